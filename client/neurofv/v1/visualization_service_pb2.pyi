@@ -1,0 +1,229 @@
+import datetime
+
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from neurofv.v1 import method_pb2 as _method_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class JobState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    JOB_STATE_UNSPECIFIED: _ClassVar[JobState]
+    JOB_STATE_QUEUED: _ClassVar[JobState]
+    JOB_STATE_RUNNING: _ClassVar[JobState]
+    JOB_STATE_SUCCEEDED: _ClassVar[JobState]
+    JOB_STATE_FAILED: _ClassVar[JobState]
+    JOB_STATE_CANCELLING: _ClassVar[JobState]
+    JOB_STATE_CANCELLED: _ClassVar[JobState]
+
+class VolumeKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    VOLUME_KIND_UNSPECIFIED: _ClassVar[VolumeKind]
+    VOLUME_KIND_INTERMEDIATE: _ClassVar[VolumeKind]
+    VOLUME_KIND_FINAL: _ClassVar[VolumeKind]
+
+class VolumeFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    VOLUME_FORMAT_UNSPECIFIED: _ClassVar[VolumeFormat]
+    VOLUME_FORMAT_NIFTI1_GZ: _ClassVar[VolumeFormat]
+JOB_STATE_UNSPECIFIED: JobState
+JOB_STATE_QUEUED: JobState
+JOB_STATE_RUNNING: JobState
+JOB_STATE_SUCCEEDED: JobState
+JOB_STATE_FAILED: JobState
+JOB_STATE_CANCELLING: JobState
+JOB_STATE_CANCELLED: JobState
+VOLUME_KIND_UNSPECIFIED: VolumeKind
+VOLUME_KIND_INTERMEDIATE: VolumeKind
+VOLUME_KIND_FINAL: VolumeKind
+VOLUME_FORMAT_UNSPECIFIED: VolumeFormat
+VOLUME_FORMAT_NIFTI1_GZ: VolumeFormat
+
+class VisualizeRequest(_message.Message):
+    __slots__ = ("model", "version", "objective", "parameterization", "start", "transforms", "regularization", "optimizer", "seed", "steps", "snapshot_every", "canvas")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERIZATION_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    TRANSFORMS_FIELD_NUMBER: _ClassVar[int]
+    REGULARIZATION_FIELD_NUMBER: _ClassVar[int]
+    OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_EVERY_FIELD_NUMBER: _ClassVar[int]
+    CANVAS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: int
+    objective: _method_pb2.Objective
+    parameterization: _method_pb2.Parameterization
+    start: _method_pb2.Start
+    transforms: _method_pb2.Transforms
+    regularization: _method_pb2.Regularization
+    optimizer: _method_pb2.Optimizer
+    seed: int
+    steps: int
+    snapshot_every: int
+    canvas: _method_pb2.Canvas
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., objective: _Optional[_Union[_method_pb2.Objective, _Mapping]] = ..., parameterization: _Optional[_Union[_method_pb2.Parameterization, _Mapping]] = ..., start: _Optional[_Union[_method_pb2.Start, _Mapping]] = ..., transforms: _Optional[_Union[_method_pb2.Transforms, _Mapping]] = ..., regularization: _Optional[_Union[_method_pb2.Regularization, _Mapping]] = ..., optimizer: _Optional[_Union[_method_pb2.Optimizer, _Mapping]] = ..., seed: _Optional[int] = ..., steps: _Optional[int] = ..., snapshot_every: _Optional[int] = ..., canvas: _Optional[_Union[_method_pb2.Canvas, _Mapping]] = ...) -> None: ...
+
+class VisualizeResponse(_message.Message):
+    __slots__ = ("sequence", "time", "accepted", "state_changed", "progress", "volume_begin", "volume_chunk", "volume_end", "completed")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    STATE_CHANGED_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    VOLUME_BEGIN_FIELD_NUMBER: _ClassVar[int]
+    VOLUME_CHUNK_FIELD_NUMBER: _ClassVar[int]
+    VOLUME_END_FIELD_NUMBER: _ClassVar[int]
+    COMPLETED_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    time: _timestamp_pb2.Timestamp
+    accepted: Accepted
+    state_changed: StateChanged
+    progress: Progress
+    volume_begin: VolumeBegin
+    volume_chunk: VolumeChunk
+    volume_end: VolumeEnd
+    completed: Completed
+    def __init__(self, sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., state_changed: _Optional[_Union[StateChanged, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., volume_begin: _Optional[_Union[VolumeBegin, _Mapping]] = ..., volume_chunk: _Optional[_Union[VolumeChunk, _Mapping]] = ..., volume_end: _Optional[_Union[VolumeEnd, _Mapping]] = ..., completed: _Optional[_Union[Completed, _Mapping]] = ...) -> None: ...
+
+class Accepted(_message.Message):
+    __slots__ = ("job", "request")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    request: VisualizeRequest
+    def __init__(self, job: _Optional[str] = ..., request: _Optional[_Union[VisualizeRequest, _Mapping]] = ...) -> None: ...
+
+class StateChanged(_message.Message):
+    __slots__ = ("state",)
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    state: JobState
+    def __init__(self, state: _Optional[_Union[JobState, str]] = ...) -> None: ...
+
+class Progress(_message.Message):
+    __slots__ = ("step", "steps", "objective", "regularizers", "step_seconds")
+    class RegularizersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
+    REGULARIZERS_FIELD_NUMBER: _ClassVar[int]
+    STEP_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    step: int
+    steps: int
+    objective: float
+    regularizers: _containers.ScalarMap[str, float]
+    step_seconds: float
+    def __init__(self, step: _Optional[int] = ..., steps: _Optional[int] = ..., objective: _Optional[float] = ..., regularizers: _Optional[_Mapping[str, float]] = ..., step_seconds: _Optional[float] = ...) -> None: ...
+
+class VolumeBegin(_message.Message):
+    __slots__ = ("id", "kind", "format", "step", "bytes", "sha256", "shape", "affine", "file_name")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    AFFINE_FIELD_NUMBER: _ClassVar[int]
+    FILE_NAME_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    kind: VolumeKind
+    format: VolumeFormat
+    step: int
+    bytes: int
+    sha256: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    affine: _containers.RepeatedScalarFieldContainer[float]
+    file_name: str
+    def __init__(self, id: _Optional[str] = ..., kind: _Optional[_Union[VolumeKind, str]] = ..., format: _Optional[_Union[VolumeFormat, str]] = ..., step: _Optional[int] = ..., bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., affine: _Optional[_Iterable[float]] = ..., file_name: _Optional[str] = ...) -> None: ...
+
+class VolumeChunk(_message.Message):
+    __slots__ = ("id", "offset", "data")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    offset: int
+    data: bytes
+    def __init__(self, id: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class VolumeEnd(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class Completed(_message.Message):
+    __slots__ = ("evaluation", "provenance")
+    EVALUATION_FIELD_NUMBER: _ClassVar[int]
+    PROVENANCE_FIELD_NUMBER: _ClassVar[int]
+    evaluation: Evaluation
+    provenance: Provenance
+    def __init__(self, evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ...) -> None: ...
+
+class Evaluation(_message.Message):
+    __slots__ = ("objective", "terms")
+    OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
+    TERMS_FIELD_NUMBER: _ClassVar[int]
+    objective: float
+    terms: _containers.RepeatedCompositeFieldContainer[TermEvaluation]
+    def __init__(self, objective: _Optional[float] = ..., terms: _Optional[_Iterable[_Union[TermEvaluation, _Mapping]]] = ...) -> None: ...
+
+class TermEvaluation(_message.Message):
+    __slots__ = ("unit", "activation", "percentile", "real_p95")
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    ACTIVATION_FIELD_NUMBER: _ClassVar[int]
+    PERCENTILE_FIELD_NUMBER: _ClassVar[int]
+    REAL_P95_FIELD_NUMBER: _ClassVar[int]
+    unit: str
+    activation: float
+    percentile: float
+    real_p95: float
+    def __init__(self, unit: _Optional[str] = ..., activation: _Optional[float] = ..., percentile: _Optional[float] = ..., real_p95: _Optional[float] = ...) -> None: ...
+
+class Provenance(_message.Message):
+    __slots__ = ("model", "version", "model_digest", "request", "volume_sha256", "software", "device", "threads", "started", "finished", "synthetic")
+    class SoftwareEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    VOLUME_SHA256_FIELD_NUMBER: _ClassVar[int]
+    SOFTWARE_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    THREADS_FIELD_NUMBER: _ClassVar[int]
+    STARTED_FIELD_NUMBER: _ClassVar[int]
+    FINISHED_FIELD_NUMBER: _ClassVar[int]
+    SYNTHETIC_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: int
+    model_digest: str
+    request: VisualizeRequest
+    volume_sha256: str
+    software: _containers.ScalarMap[str, str]
+    device: str
+    threads: int
+    started: _timestamp_pb2.Timestamp
+    finished: _timestamp_pb2.Timestamp
+    synthetic: bool
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., model_digest: _Optional[str] = ..., request: _Optional[_Union[VisualizeRequest, _Mapping]] = ..., volume_sha256: _Optional[str] = ..., software: _Optional[_Mapping[str, str]] = ..., device: _Optional[str] = ..., threads: _Optional[int] = ..., started: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., synthetic: _Optional[bool] = ...) -> None: ...
