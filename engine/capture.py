@@ -1,0 +1,114 @@
+"""Reading activations out of a network that stays as it was found."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+
+class UnknownLayer(KeyError):
+    """The network has no layer of this name.
+
+    Parameters
+    ----------
+    layer : str
+        The name asked for.
+    valid : list of str
+        The names there are.
+    """
+
+    def __init__(self, layer: str, valid: list[str]) -> None:
+        super().__init__(layer)
+        self.layer = layer
+        self.valid = valid
+
+    def __str__(self) -> str:
+        return f"no layer {self.layer!r}; the layers are {', '.join(self.valid)}"
+
+
+class _AllReached(BaseException):
+    """Every wanted layer has answered: the rest of the network need not run.
+
+    A BaseException, so that no `except Exception` inside a network swallows it.
+    """
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[nn.Module]:
+    """Hold a network in evaluation mode without weight gradients.
+
+    Gradients then flow to the input alone. On leaving, train flags and
+    `requires_grad` are what they were; buffers and `.grad` are never touched.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Any network.
+
+    Yields
+    ------
+    nn.Module
+        The same network.
+    """
+    modes = [(module, module.training) for module in network.modules()]
+    wanted = [(weight, weight.requires_grad) for weight in network.parameters()]
+    try:
+        for module, _ in modes:
+            module.training = False
+        for weight, _ in wanted:
+            weight.requires_grad_(False)
+        yield network
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for weight, flag in wanted:
+            weight.requires_grad_(flag)
+
+
+def activations(network: nn.Module, layers: Iterable[str], volume: Tensor) -> dict[str, Tensor]:
+    """Run a network up to the last wanted layer and return what the layers say.
+
+    What lies behind that layer is not computed. A layer that runs more than
+    once in a pass answers with its first output.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Any network.
+    layers : iterable of str
+        Names as `named_modules` writes them.
+    volume : Tensor
+        Input, `(batch, channel, *spatial)`.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Each layer's output, `(batch, channels, *spatial)`.
+
+    Raises
+    ------
+    UnknownLayer
+        A name is not a layer of the network.
+    """
+    modules = {name: module for name, module in network.named_modules() if name}
+    wanted = set(layers)
+    found: dict[str, Tensor] = {}
+    handles = []
+    for layer in sorted(wanted):
+        if layer not in modules:
+            raise UnknownLayer(layer, list(modules))
+
+        def keep(module: nn.Module, inputs: object, output: Tensor, layer: str = layer) -> None:
+            found.setdefault(layer, output)
+            if len(found) == len(wanted):
+                raise _AllReached
+
+        handles.append(modules[layer].register_forward_hook(keep))
+    try:
+        network(volume)
+    except _AllReached:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found

@@ -1,0 +1,96 @@
+"""The grid on which a volume lives, and its frequencies."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+_FWHM_PER_SIGMA = math.sqrt(8 * math.log(2))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A box of voxels in 1, 2 or 3 dimensions.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Voxels along each axis.
+    voxel_size : tuple of float
+        Edge lengths of a voxel, mm.
+    """
+
+    shape: tuple[int, ...]
+    voxel_size: tuple[float, ...]
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The spatial axes of a tensor `(batch, channel, *shape)`."""
+        return tuple(range(-self.ndim, 0))
+
+    @cached_property
+    def fourier_shape(self) -> tuple[int, ...]:
+        """Shape of the real-valued side of the Fourier transform.
+
+        Each axis is the next size whose only prime factors are 2, 3, 5 and 7:
+        a transform of 108 = 2^2 3^3 points is far cheaper than one of 109.
+        """
+        return tuple(_smooth_size(size) for size in self.shape)
+
+    @cached_property
+    def frequencies(self) -> Tensor:
+        """Radial frequency of every real-FFT coefficient, cycles per mm, float64."""
+        radius = torch.zeros((), dtype=torch.float64)
+        for axis, (size, step) in enumerate(zip(self.fourier_shape, self.voxel_size, strict=True)):
+            last = axis == self.ndim - 1
+            make = torch.fft.rfftfreq if last else torch.fft.fftfreq
+            line = make(size, d=step, dtype=torch.float64)
+            view = [1] * self.ndim
+            view[axis] = -1
+            radius = radius + line.view(view) ** 2
+        return radius.sqrt()
+
+    def to_spectrum(self, image: Tensor) -> Tensor:
+        """Transform an image `(..., *shape)`, padded with zeros, to its half spectrum."""
+        return torch.fft.rfftn(image, s=self.fourier_shape, dim=self.axes, norm="ortho")
+
+    def from_spectrum(self, spectrum: Tensor) -> Tensor:
+        """Transform a half spectrum to an image `(..., *shape)`, cutting the padding off."""
+        image = torch.fft.irfftn(spectrum, s=self.fourier_shape, dim=self.axes, norm="ortho")
+        return image[(..., *(slice(size) for size in self.shape))]
+
+    def gaussian_transfer(self, fwhm: float) -> Tensor:
+        """Frequency response of a Gaussian filter.
+
+        Parameters
+        ----------
+        fwhm : float
+            Full width at half maximum, mm.
+
+        Returns
+        -------
+        Tensor
+            Real factors in the shape of the half spectrum, float64.
+        """
+        sigma = fwhm / _FWHM_PER_SIGMA
+        return torch.exp(-2 * (math.pi * sigma * self.frequencies) ** 2)
+
+
+def _smooth_size(size: int) -> int:
+    """Return the smallest number from `size` on whose prime factors are at most 7."""
+    candidate = size
+    while True:
+        rest = candidate
+        for prime in (2, 3, 5, 7):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1:
+            return candidate
+        candidate += 1
