@@ -1,0 +1,37 @@
+"""`python -m service`: run the server until SIGTERM or Ctrl-C."""
+
+import asyncio
+import signal
+import sys
+
+from pydantic import ValidationError
+
+from service.observability.logs import configure_logs
+from service.server import Server
+from service.settings import Settings
+
+
+async def _serve(settings: Settings) -> None:
+    server = Server(settings)
+    asked_to_stop = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, asked_to_stop.set)
+    try:
+        await server.start()
+        await asked_to_stop.wait()
+    finally:
+        await server.stop()
+
+
+def main() -> None:
+    """Read the settings and serve."""
+    try:
+        settings = Settings()
+    except (ValidationError, FileNotFoundError) as error:
+        sys.exit(f"neurofv-server: the settings cannot be used: {error}")
+    configure_logs(settings.log_format, settings.log_level)
+    asyncio.run(_serve(settings))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""Everything that can go wrong for a caller, each with its status code and reason.
+
+One exception becomes a gRPC status in one place: `service.status`.
+docs/reference/errors.md lists them.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from grpc import StatusCode
+
+
+class ServiceError(Exception):
+    """A failure that the caller is told about.
+
+    Parameters
+    ----------
+    message : str
+        What happened and what to do about it; free of paths and of other callers' data.
+    **metadata
+        Facts for programs, sent as `google.rpc.ErrorInfo.metadata`.
+    """
+
+    code: ClassVar[StatusCode] = StatusCode.INTERNAL
+    reason: ClassVar[str] = "INTERNAL"
+    retry_after_seconds: ClassVar[float | None] = None
+    field: str | None = None
+    resource: tuple[str, str] | None = None
+
+    def __init__(self, message: str, **metadata: object) -> None:
+        super().__init__(message)
+        self.message = message
+        self.metadata = {key: str(value) for key, value in metadata.items()}
+
+
+class InvalidField(ServiceError):
+    """A field of the request has a value that cannot be used.
+
+    Parameters
+    ----------
+    field : str
+        Path of the field in the request.
+    rule : str
+        What is wrong, and what would be accepted.
+    **metadata
+        Facts for programs.
+    """
+
+    code = StatusCode.INVALID_ARGUMENT
+    reason = "INVALID_FIELD"
+
+    def __init__(self, field: str, rule: str, **metadata: object) -> None:
+        super().__init__(f"{field} {rule}", field=field, **metadata)
+        self.field = field
+
+
+class VolumeTooLarge(InvalidField):
+    """The canvas is larger than the model's grid or the server's limit."""
+
+    reason = "VOLUME_TOO_LARGE"
+
+
+class NotFound(ServiceError):
+    """Something that the request names does not exist.
+
+    Parameters
+    ----------
+    name : str
+        What was asked for.
+    valid : sequence of str
+        What there is.
+    where : str
+        Where it was looked for.
+    """
+
+    code = StatusCode.NOT_FOUND
+    kind: ClassVar[str] = "thing"
+
+    def __init__(self, name: str, valid: Sequence[str], where: str) -> None:
+        listed = ", ".join(valid) or "none"
+        super().__init__(f"no {self.kind} {name!r} in {where}; there are: {listed}", valid=listed)
+        self.resource = (f"neurofv.v1/{self.kind}", name)
+
+
+class ModelNotFound(NotFound):
+    """The repository has no such model or version."""
+
+    reason = "MODEL_NOT_FOUND"
+    kind = "model"
+
+
+class LayerNotFound(NotFound):
+    """The model has no such layer."""
+
+    reason = "LAYER_NOT_FOUND"
+    kind = "layer"
+
+
+class ClassNotFound(NotFound):
+    """The model has no such class."""
+
+    reason = "CLASS_NOT_FOUND"
+    kind = "class"
+
+
+class UnitOutOfRange(InvalidField):
+    """The layer has fewer units than the index says."""
+
+    code = StatusCode.OUT_OF_RANGE
+    reason = "UNIT_OUT_OF_RANGE"
+
+
+class ArtifactCorrupt(ServiceError):
+    """A file of the bundle is not what its manifest says."""
+
+    code = StatusCode.DATA_LOSS
+    reason = "ARTIFACT_CORRUPT"
+
+
+class Diverged(ServiceError):
+    """The optimization left the finite numbers."""
+
+    code = StatusCode.FAILED_PRECONDITION
+    reason = "OPTIMISATION_DIVERGED"
+
+
+class OutOfMemory(ServiceError):
+    """The device cannot hold the run."""
+
+    code = StatusCode.RESOURCE_EXHAUSTED
+    reason = "GPU_MEMORY_EXHAUSTED"
+
+
+class QueueFull(ServiceError):
+    """Too many jobs wait already."""
+
+    code = StatusCode.RESOURCE_EXHAUSTED
+    reason = "QUEUE_FULL"
+    retry_after_seconds = 10.0
+
+
+class Draining(ServiceError):
+    """The server is shutting down."""
+
+    code = StatusCode.UNAVAILABLE
+    reason = "SERVER_DRAINING"
+    retry_after_seconds = 5.0
+
+    def __init__(self) -> None:
+        super().__init__("the server is shutting down; send the request again in a few seconds")
+
+
+class WorkerLost(ServiceError):
+    """The process that optimized has died; another one starts."""
+
+    code = StatusCode.UNAVAILABLE
+    reason = "WORKER_LOST"
+    retry_after_seconds = 2.0

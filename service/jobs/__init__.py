@@ -1,0 +1,1 @@
+"""Jobs: what was asked for, where it stands, and who computes it."""

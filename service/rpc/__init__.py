@@ -1,0 +1,1 @@
+"""The contract's server side: translates between proto and domain, and nothing else."""

@@ -1,0 +1,106 @@
+"""The server: everything put together, started and stopped."""
+
+import asyncio
+import platform
+from importlib.metadata import version
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from models import Repository
+from neurofv.v1 import (
+    model_service_pb2,
+    model_service_pb2_grpc,
+    visualization_service_pb2,
+    visualization_service_pb2_grpc,
+)
+from service import __version__
+from service.jobs.dispatcher import Dispatcher
+from service.observability.http import OperatorServer
+from service.observability.metrics import Metrics
+from service.rpc.interceptor import CallInterceptor
+from service.rpc.models import ModelService
+from service.rpc.visualization import VisualizationService
+from service.settings import Settings
+
+_OPTIONS = (
+    # Clients may ping every 30 s during a call, and a peer that is gone is noticed within 80 s.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 30_000),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    # Two servers on one port would share its connections unseen.
+    ("grpc.so_reuseport", 0),
+)
+_SERVICES = (
+    model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
+    visualization_service_pb2.DESCRIPTOR.services_by_name["VisualizationService"].full_name,
+)
+_log = structlog.get_logger()
+
+
+class Server:
+    """The gRPC server, the operator's port and the worker.
+
+    Parameters
+    ----------
+    settings : Settings
+        What the operator has decided.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        versions = {"version": __version__, "torch": version("torch"), "python": platform.python_version()}
+        metrics = Metrics(versions)
+        self._repository = Repository(settings.repository)
+        self._dispatcher = Dispatcher(settings, metrics)
+        self._health = health.aio.HealthServicer()
+        self._grpc = grpc.aio.server(interceptors=[CallInterceptor(metrics)], options=_OPTIONS)
+        self._operator = OperatorServer(
+            settings.http_host, settings.http_port, metrics.registry, lambda: self._dispatcher.ready
+        )
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(self._repository), self._grpc)
+        visualization = VisualizationService(self._repository, self._dispatcher, settings, metrics)
+        visualization_service_pb2_grpc.add_VisualizationServiceServicer_to_server(visualization, self._grpc)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        reflection.enable_server_reflection(
+            (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc
+        )
+
+    async def start(self) -> int:
+        """Start everything; return the port of gRPC once requests are taken.
+
+        Raises
+        ------
+        RuntimeError
+            The port cannot be had.
+        WorkerLost
+            The worker does not start.
+        """
+        port = self._grpc.add_insecure_port(f"{self._settings.host}:{self._settings.port}")
+        await self._grpc.start()
+        for service in ("", *_SERVICES):
+            await self._health.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)
+        await self._dispatcher.start()
+        for entry in await asyncio.to_thread(self._repository.entries):
+            state = (
+                health_pb2.HealthCheckResponse.SERVING
+                if entry.ready
+                else health_pb2.HealthCheckResponse.NOT_SERVING
+            )
+            await self._health.set(f"model/{entry.name}", state)
+            if not entry.ready:
+                _log.error("model_not_ready", model=entry.name, version=entry.version, reason=entry.reason)
+        for service in ("", *_SERVICES):
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        _log.info("serving", host=self._settings.host, port=port, http_port=self._operator.port)
+        return port
+
+    async def stop(self) -> None:
+        """Say NOT_SERVING, let the running job finish within the grace, close."""
+        _log.info("draining", grace_seconds=self._settings.grace_seconds)
+        await self._health.enter_graceful_shutdown()
+        await self._dispatcher.drain(self._settings.grace_seconds)
+        await self._grpc.stop(1)
+        self._operator.close()

@@ -1,0 +1,59 @@
+"""Settings of the server: environment variables `NEUROFV_*`, then a TOML file, then defaults."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from models import ZOO
+
+
+class Settings(BaseSettings):
+    """What an operator decides.
+
+    Each field is set by the environment variable `NEUROFV_<FIELD>` or by the
+    key `<field>` of the TOML file that `NEUROFV_CONFIG` names; the environment
+    wins. An unknown key in the file is an error.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="NEUROFV_", extra="forbid", frozen=True)
+
+    host: str = Field("127.0.0.1", description="Address on which gRPC listens.")
+    port: int = Field(50051, ge=0, le=65535, description="Port of gRPC; 0 lets the system choose.")
+    http_host: str = Field("127.0.0.1", description="Address of /metrics, /livez and /readyz.")
+    http_port: int = Field(8002, ge=0, le=65535, description="Port of /metrics, /livez and /readyz.")
+    repository: Path = Field(ZOO, description="Directory <repository>/<name>/<version>/ of bundles.")
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:<n>."
+    )
+    threads: int = Field(0, ge=0, description="Threads of a CPU worker; 0 takes every core.")
+    queue_length: int = Field(64, ge=1, description="Jobs that may wait before new ones are refused.")
+    max_steps: int = Field(10_000, ge=1, description="Most optimizer steps a request may ask for.")
+    max_voxels: int = Field(4_000_000, ge=1, description="Most voxels a canvas may have.")
+    grace_seconds: float = Field(5.0, ge=0, description="Time that running calls get at shutdown.")
+    log_format: Literal["json", "console"] = Field("json", description="Form of the log lines.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read arguments first, then the environment, then the file."""
+        file = os.environ.get("NEUROFV_CONFIG")
+        if file is None:
+            return (init_settings, env_settings)
+        if not Path(file).is_file():
+            raise FileNotFoundError(f"NEUROFV_CONFIG names {file!r}, which is no file")
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, file))

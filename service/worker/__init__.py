@@ -1,0 +1,1 @@
+"""The process that optimizes, and the wire between it and the server."""

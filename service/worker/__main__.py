@@ -1,0 +1,129 @@
+"""The worker process: takes one job at a time from the server and optimizes.
+
+It is a process of its own, so that a fault in the device's driver or a kill
+costs one job and not the service. It ends when the server does.
+"""
+
+import argparse
+import json
+import os
+import queue
+import socket
+import threading
+
+import structlog
+import torch
+
+from models import Repository
+from neurofv.v1 import visualization_service_pb2 as vis
+from service.jobs.plan import make_plan
+from service.observability.logs import configure_logs
+from service.settings import Settings
+from service.status import to_status
+from service.volumes.nifti import VolumeFile
+from service.worker import wire
+from service.worker.run import LoadedModel, run
+
+# The server's event loop must get a core whenever it needs one.
+_NICENESS = 5
+_log = structlog.get_logger()
+
+
+class Worker:
+    """Runs jobs that arrive on a socket.
+
+    Parameters
+    ----------
+    connection : socket
+        To the server.
+    settings : Settings
+        The server's.
+    """
+
+    def __init__(self, connection: socket.socket, settings: Settings) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._repository = Repository(settings.repository)
+        self._device = choose_device(settings.device)
+        self._models: dict[str, LoadedModel] = {}
+        self._jobs: queue.SimpleQueue[wire.Frame] = queue.SimpleQueue()
+        self._cancelled: set[int] = set()
+
+    def serve(self) -> None:
+        """Warm the models up, then run jobs until the server goes away."""
+        for entry in self._repository.entries():
+            if entry.ready:
+                self._model(entry.name, entry.version)
+        threading.Thread(target=self._listen, daemon=True).start()
+        self._send(wire.Kind.READY, 0)
+        while True:
+            frame = self._jobs.get()
+            self._run(frame.job, frame.data)
+            self._cancelled.discard(frame.job)
+
+    def _listen(self) -> None:
+        """Take jobs and cancellations while a job runs; end the process with the server."""
+        try:
+            while True:
+                frame = wire.receive(self._connection)
+                if frame.kind == wire.Kind.CANCEL:
+                    self._cancelled.add(frame.job)
+                else:
+                    self._jobs.put(frame)
+        except (EOFError, ConnectionError):
+            os._exit(0)
+
+    def _run(self, job: int, data: bytes) -> None:
+        try:
+            request = vis.VisualizeRequest.FromString(data)
+            model = self._model(request.model, request.version)
+            plan = make_plan(request, model.bundle, self._settings.max_steps, self._settings.max_voxels)
+            last = wire.Kind.STOPPED, b""
+            for item in run(plan, model, lambda: job in self._cancelled):
+                if isinstance(item, VolumeFile):
+                    payload = wire.pack_volume(item.begin.SerializeToString(), item.data)
+                    self._send(wire.Kind.VOLUME, job, payload)
+                elif item.HasField("completed"):
+                    last = wire.Kind.SUCCEEDED, item.SerializeToString()
+                else:
+                    self._send(wire.Kind.EVENT, job, item.SerializeToString())
+            self._send(last[0], job, last[1])
+        except Exception as error:
+            self._send(wire.Kind.FAILED, job, to_status(error).SerializeToString())
+
+    def _model(self, name: str, version: int) -> LoadedModel:
+        bundle = self._repository.get(name, version)
+        if bundle.digest not in self._models:
+            self._models[bundle.digest] = LoadedModel.load(bundle, self._device)
+        return self._models[bundle.digest]
+
+    def _send(self, kind: wire.Kind, job: int, data: bytes = b"") -> None:
+        try:
+            self._connection.sendall(wire.Frame(kind, job, data).encode())
+        except ConnectionError:
+            os._exit(0)
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of a setting; `auto` takes a GPU if there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def main() -> None:
+    """Run a worker on the socket that the server has passed on."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("--settings", type=json.loads, required=True)
+    arguments = parser.parse_args()
+    settings = Settings(**arguments.settings)
+    configure_logs(settings.log_format, settings.log_level)
+    os.nice(_NICENESS)
+    torch.set_num_threads(settings.threads or len(os.sched_getaffinity(0)))
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    Worker(socket.socket(fileno=arguments.fd), settings).serve()
+
+
+if __name__ == "__main__":
+    main()

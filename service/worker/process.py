@@ -1,0 +1,148 @@
+"""The server's end of a worker process."""
+
+import asyncio
+import socket
+import sys
+import time
+
+from google.rpc import status_pb2
+
+from neurofv.v1 import visualization_service_pb2 as vis
+from service.errors import WorkerLost
+from service.jobs.job import Job, Outcome
+from service.observability.metrics import Metrics
+from service.settings import Settings
+from service.volumes.nifti import VolumeFile
+from service.worker import wire
+
+_START_SECONDS = 120.0
+
+
+class WorkerProcess:
+    """Starts a worker, gives it jobs and stops it.
+
+    Parameters
+    ----------
+    settings : Settings
+        Passed on to the worker.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._process: asyncio.subprocess.Process | None = None
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether the process is up and has loaded the models."""
+        return self._process is not None and self._process.returncode is None and self._reader is not None
+
+    @property
+    def pid(self) -> int | None:
+        """Process id, if it runs."""
+        return self._process.pid if self._process else None
+
+    async def start(self) -> None:
+        """Start the process and wait until it is ready.
+
+        Raises
+        ------
+        WorkerLost
+            It ended, or was not ready in time.
+        """
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "service.worker",
+                f"--fd={theirs.fileno()}",
+                f"--settings={self._settings.model_dump_json()}",
+                pass_fds=[theirs.fileno()],
+                stdin=asyncio.subprocess.DEVNULL,
+            )
+        reader, self._writer = await asyncio.open_connection(sock=ours)
+        try:
+            await asyncio.wait_for(wire.read(reader), _START_SECONDS)
+        except (EOFError, ConnectionError, TimeoutError):
+            await self.stop()
+            raise WorkerLost("the worker process did not start; the server's log says why") from None
+        self._reader = reader
+
+    async def run(self, job: Job, metrics: Metrics) -> Outcome:
+        """Run a job and publish what the worker says of it.
+
+        Parameters
+        ----------
+        job : Job
+            A queued job.
+        metrics : Metrics
+            Where figures go.
+
+        Returns
+        -------
+        Outcome
+            How it ended.
+
+        Raises
+        ------
+        WorkerLost
+            The process died.
+        """
+        await self._send(wire.Kind.RUN, job.number, job.request.SerializeToString())
+        watcher = asyncio.create_task(self._pass_on_cancel(job))
+        try:
+            return await self._follow(job, metrics)
+        except (EOFError, ConnectionError):
+            raise WorkerLost("the worker process died during the job; send the request again") from None
+        finally:
+            watcher.cancel()
+
+    async def stop(self) -> None:
+        """End the process at once."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+            await self._process.wait()
+        if self._writer is not None:
+            self._writer.close()
+        self._process = self._reader = self._writer = None
+
+    async def _follow(self, job: Job, metrics: Metrics) -> Outcome:
+        assert self._reader is not None
+        first_volume = True
+        while True:
+            frame = await wire.read(self._reader)
+            if frame.job != job.number:
+                continue  # the tail of a job that was abandoned
+            match frame.kind:
+                case wire.Kind.EVENT:
+                    event = vis.VisualizeResponse.FromString(frame.data)
+                    metrics.steps.labels(job.request.model).inc()
+                    metrics.step_duration.observe(event.progress.step_seconds)
+                    job.publish(event)
+                case wire.Kind.VOLUME:
+                    begin, data = wire.unpack_volume(frame.data)
+                    if first_volume:
+                        metrics.time_to_first_volume.observe(time.monotonic() - job.created)
+                    first_volume = False
+                    job.publish(VolumeFile(vis.VolumeBegin.FromString(begin), data))
+                case wire.Kind.SUCCEEDED:
+                    completed = vis.VisualizeResponse.FromString(frame.data)
+                    return Outcome(vis.JOB_STATE_SUCCEEDED, completed=completed)
+                case wire.Kind.STOPPED:
+                    metrics.cancel_latency.observe(time.monotonic() - job.cancel_time)
+                    return Outcome(vis.JOB_STATE_CANCELLED)
+                case wire.Kind.FAILED:
+                    return Outcome(vis.JOB_STATE_FAILED, status_pb2.Status.FromString(frame.data))
+
+    async def _pass_on_cancel(self, job: Job) -> None:
+        await job.cancel_requested.wait()
+        job.move(vis.JOB_STATE_CANCELLING)
+        await self._send(wire.Kind.CANCEL, job.number)
+
+    async def _send(self, kind: wire.Kind, job: int, data: bytes = b"") -> None:
+        if self._writer is None:
+            raise WorkerLost("no worker process runs; send the request again")
+        self._writer.write(wire.Frame(kind, job, data).encode())
+        await self._writer.drain()

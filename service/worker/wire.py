@@ -1,0 +1,103 @@
+"""Frames between the server and a worker: a kind, a job number, protobuf bytes.
+
+Nothing is pickled. A volume travels whole, as its description and its bytes, so
+that the server can drop a snapshot that nobody has begun to read.
+"""
+
+import socket
+import struct
+from asyncio import StreamReader
+from dataclasses import dataclass
+from enum import IntEnum
+
+_HEADER = struct.Struct("!BQQ")
+_LENGTH = struct.Struct("!I")
+MAX_FRAME_BYTES = 1 << 30
+
+
+class Kind(IntEnum):
+    """What a frame says."""
+
+    RUN = 1  # to the worker: a resolved VisualizeRequest
+    CANCEL = 2  # to the worker: stop this job within one step
+    READY = 3  # from the worker: models are loaded
+    EVENT = 4  # from the worker: a VisualizeResponse
+    VOLUME = 5  # from the worker: length, VolumeBegin, file
+    STOPPED = 6  # from the worker: cancelled, as asked
+    FAILED = 7  # from the worker: a google.rpc.Status
+    SUCCEEDED = 8  # from the worker: a VisualizeResponse with `completed`
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One message.
+
+    Attributes
+    ----------
+    kind : Kind
+        What it says.
+    job : int
+        Which job it is about; 0 for none.
+    data : bytes
+        Protobuf bytes.
+    """
+
+    kind: Kind
+    job: int = 0
+    data: bytes = b""
+
+    def encode(self) -> bytes:
+        """Return the bytes on the wire."""
+        return _HEADER.pack(self.kind, self.job, len(self.data)) + self.data
+
+
+def pack_volume(begin: bytes, data: bytes) -> bytes:
+    """Join a volume's description and its file."""
+    return _LENGTH.pack(len(begin)) + begin + data
+
+
+def unpack_volume(payload: bytes) -> tuple[bytes, bytes]:
+    """Part a volume's description from its file."""
+    (length,) = _LENGTH.unpack_from(payload)
+    return payload[_LENGTH.size : _LENGTH.size + length], payload[_LENGTH.size + length :]
+
+
+def _parse(header: bytes) -> tuple[Kind, int, int]:
+    kind, job, length = _HEADER.unpack(header)
+    if length > MAX_FRAME_BYTES:
+        raise ConnectionError(f"a frame of {length} bytes is larger than any volume")
+    return Kind(kind), job, length
+
+
+async def read(reader: StreamReader) -> Frame:
+    """Read a frame in the server.
+
+    Raises
+    ------
+    EOFError
+        The worker is gone.
+    """
+    kind, job, length = _parse(await reader.readexactly(_HEADER.size))
+    return Frame(kind, job, await reader.readexactly(length))
+
+
+def receive(connection: socket.socket) -> Frame:
+    """Read a frame in the worker.
+
+    Raises
+    ------
+    EOFError
+        The server is gone.
+    """
+    kind, job, length = _parse(_exactly(connection, _HEADER.size))
+    return Frame(kind, job, _exactly(connection, length))
+
+
+def _exactly(connection: socket.socket, count: int) -> bytes:
+    parts = bytearray()
+    while len(parts) < count:
+        part = connection.recv(min(count - len(parts), 1 << 20))
+        if not part:
+            raise EOFError
+        parts += part
+    return bytes(parts)
