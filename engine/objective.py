@@ -130,11 +130,16 @@ class Term(Checked):
         Share, above 0.
     sense : Sense
         Whether the unit is to fire or to be silenced.
+    spread : float
+        The difference in activation that counts as 1, such as the width of the
+        unit's activations on real images. It makes units of unlike scale, and
+        the weights of the regularizers, comparable.
     """
 
     unit: Unit
     weight: float = number(1.0, above=0, doc="The share of the term in the objective.")
     sense: Sense = Sense.MAXIMIZE
+    spread: float = number(1.0, above=0, doc="The difference in activation that counts as 1.")
 
 
 @dataclass(frozen=True)
@@ -160,5 +165,5 @@ class Objective:
 
     def combine(self, readings: Tensor) -> Tensor:
         """Return the objective for each item, `(batch,)`, from `(terms, batch)` readings."""
-        shares = [term.weight * term.sense.value for term in self.terms]
+        shares = [term.weight * term.sense.value / term.spread for term in self.terms]
         return torch.as_tensor(shares, dtype=readings.dtype, device=readings.device) @ readings
