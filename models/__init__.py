@@ -1,0 +1,40 @@
+"""What is visualized: architectures, the bundle format, the repository of bundles and layer tables."""
+
+from pathlib import Path
+
+from models.bundle import Bundle, read_bundle
+from models.errors import (
+    BundleCorrupt,
+    BundleInvalid,
+    ExportFailed,
+    LayerNotFound,
+    ModelError,
+    ModelNotFound,
+)
+from models.layers import Layer, layer_table
+from models.manifest import Manifest
+from models.prior import Prior
+from models.repository import Entry, Repository
+from models.writing import write_bundle
+
+ZOO = Path(__file__).parent / "zoo"
+"""Root of the repository of bundles that are shipped with the code."""
+
+__all__ = [
+    "ZOO",
+    "Bundle",
+    "BundleCorrupt",
+    "BundleInvalid",
+    "Entry",
+    "ExportFailed",
+    "Layer",
+    "LayerNotFound",
+    "Manifest",
+    "ModelError",
+    "ModelNotFound",
+    "Prior",
+    "Repository",
+    "layer_table",
+    "read_bundle",
+    "write_bundle",
+]
