@@ -15,6 +15,7 @@ from neurofv.v1 import method_pb2
 from neurofv.v1 import visualization_service_pb2 as vis
 from service.errors import ClassNotFound, InvalidField, LayerNotFound, UnitOutOfRange
 from service.method import Method
+from service.real_images import spread
 from service.volumes.canvas import Box, resolve, to_voxel
 
 _SENSES = {
@@ -169,10 +170,11 @@ def _objective(request: vis.VisualizeRequest, bundle: Bundle, box: Box) -> engin
     except (ModelError, RuntimeError, ValueError):
         rule = f"makes a box of {box.shape} voxels, which the model cannot read; ask for a larger one"
         raise InvalidField("canvas.size_mm", rule) from None
+    prior = bundle.prior()
     terms = []
     for index, term in enumerate(request.objective.terms):
         unit = _unit(term, bundle, box, layers, f"objective.terms[{index}]")
-        terms.append(engine.Term(unit, term.weight, _SENSES[term.sense]))
+        terms.append(engine.Term(unit, term.weight, _SENSES[term.sense], spread(prior, unit)))
     return engine.Objective(tuple(terms))
 
 

@@ -45,7 +45,7 @@ class VisualizationService(visualization_service_pb2_grpc.VisualizationServiceSe
         plan = await asyncio.to_thread(self._plan, request)
         job = self._dispatcher.submit(plan.request)
         # Called however the call ends, also when the client is cut off in the middle of a write.
-        context.add_done_callback(lambda _context: job.cancel())
+        context.add_done_callback(lambda _: job.cancel())  # type: ignore[arg-type]  # the stub's own slip
         async for event in job.stream():
             if event.HasField("volume_begin"):
                 kind = vis.VolumeKind.Name(event.volume_begin.kind).removeprefix("VOLUME_KIND_").lower()

@@ -15,6 +15,7 @@ from models import Bundle
 from neurofv.v1 import visualization_service_pb2 as vis
 from service import __version__
 from service.jobs.plan import Plan
+from service.real_images import quantiles
 from service.volumes import nifti
 
 _SOFTWARE = ("torch", "numpy", "nibabel", "grpcio", "protobuf", "safetensors")
@@ -117,20 +118,16 @@ def _evaluation(plan: Plan, model: LoadedModel, whole: np.ndarray) -> vis.Evalua
 def _against_real_images(bundle: Bundle, unit: engine.Unit, activation: float) -> vis.TermEvaluation:
     """Place an activation among those of real held-out images, as far as the bundle knows them."""
     found = vis.TermEvaluation(unit=str(unit), activation=activation)
-    prior = bundle.prior()
-    maxima = f"maxima/{unit.layer}"
-    # A neuron is compared with the best position of real images: it may sit anywhere.
-    key = maxima if isinstance(unit, engine.Neuron) and maxima in prior else f"activations/{unit.layer}"
-    if key not in prior or not isinstance(unit, engine.Channel):
+    known = quantiles(bundle.prior(), unit)
+    if known is None:
         return found
-    quantiles = prior[key][unit.channel].double().numpy()
-    found.percentile = float(np.interp(activation, quantiles, prior.quantile_levels))
-    found.real_p95 = float(np.interp(0.95, prior.quantile_levels, quantiles))
+    values, levels = known
+    found.percentile = float(np.interp(activation, values, levels))
+    found.real_p95 = float(np.interp(0.95, levels, values))
     if isinstance(unit, engine.ClassLogit):
-        by_class = bundle.manifest.evaluation.logit_quantiles
-        name = bundle.manifest.classes[unit.channel]
-        if name in by_class:
-            found.real_p95 = by_class[name]["0.95"]
+        # A logit is held against the images of its own class: the others hardly reach it.
+        own = bundle.manifest.evaluation.logit_quantiles.get(bundle.manifest.classes[unit.channel])
+        found.real_p95 = own["0.95"] if own else found.real_p95
     return found
 
 
