@@ -19,7 +19,7 @@ class Adam(Checked):
         Step size.
     """
 
-    learning_rate: float = number(0.05, above=0, maximum=10, doc="Step size.")
+    learning_rate: float = number(0.02, above=0, maximum=10, doc="Step size.")
     name: ClassVar[str] = "adam"
 
     def over(self, free: Tensor) -> torch.optim.Optimizer:

@@ -46,7 +46,7 @@ class Regularizer(Checked):
 
 @dataclass(frozen=True)
 class L1(Regularizer):
-    """Mean absolute departure from the start, over the width of the intensity range.
+    """Mean absolute departure from the start.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class L1(Regularizer):
         Its weight.
     """
 
-    weight: float = number(1.0, minimum=0, doc="Weight of the penalty.")
+    weight: float = number(10.0, minimum=0, doc="Weight of the penalty.")
     name: ClassVar[str] = "l1"
 
     def penalty(self, image: Tensor, base: Tensor, grid: Grid) -> Tensor:
@@ -72,7 +72,7 @@ class L2(Regularizer):
         Its weight.
     """
 
-    weight: float = number(1.0, minimum=0, doc="Weight of the penalty.")
+    weight: float = number(10.0, minimum=0, doc="Weight of the penalty.")
     name: ClassVar[str] = "l2"
 
     def penalty(self, image: Tensor, base: Tensor, grid: Grid) -> Tensor:
@@ -90,7 +90,7 @@ class TotalVariation(Regularizer):
         Its weight.
     """
 
-    weight: float = number(1.0, minimum=0, doc="Weight of the penalty.")
+    weight: float = number(15.0, minimum=0, doc="Weight of the penalty.")
     name: ClassVar[str] = "total_variation"
 
     def penalty(self, image: Tensor, base: Tensor, grid: Grid) -> Tensor:

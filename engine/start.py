@@ -36,4 +36,4 @@ class ReferenceBrain(Noise):
 
 
 Start = Noise | ReferenceBrain
-STARTS = {kind.name: kind for kind in (Noise, ReferenceBrain)}
+STARTS = {kind.name: kind for kind in (ReferenceBrain, Noise)}

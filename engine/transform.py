@@ -32,8 +32,8 @@ class Transforms(Checked):
     """
 
     jitter_mm: float = number(8.0, minimum=0, maximum=100, unit="mm", doc="Largest shift along each axis.")
-    rotation_degrees: float = number(10.0, minimum=0, maximum=180, unit="degrees", doc="Largest rotation.")
-    scale: float = number(0.1, minimum=0, maximum=0.5, doc="Largest relative change of size.")
+    rotation_degrees: float = number(20.0, minimum=0, maximum=180, unit="degrees", doc="Largest rotation.")
+    scale: float = number(0.15, minimum=0, maximum=0.5, doc="Largest relative change of size.")
 
     @property
     def any(self) -> bool:

@@ -15,8 +15,8 @@ from engine.grid import Grid
 from engine.objective import Objective
 from engine.optimizer import Adam, Optimizer
 from engine.parameterization import Fourier, Latent, Parameterization
-from engine.regularizer import Regularizer, TotalVariation
-from engine.start import Noise, Start
+from engine.regularizer import L1, Regularizer, TotalVariation
+from engine.start import ReferenceBrain, Start
 from engine.transform import Transforms, resample
 
 # A background of exactly 0 would map to minus infinity before the squashing.
@@ -63,14 +63,14 @@ class Spec(Checked):
     objective: Objective
     intensity_range: tuple[float, float] = (0.0, 1.0)
     parameterization: Parameterization = field(default_factory=Fourier)
-    start: Start = field(default_factory=Noise)
+    start: Start = field(default_factory=ReferenceBrain)
     transforms: Transforms = field(default_factory=Transforms)
-    regularizers: Sequence[Regularizer] = (TotalVariation(),)
+    regularizers: Sequence[Regularizer] = (TotalVariation(), L1())
     optimizer: Optimizer = field(default_factory=Adam)
     reference: Tensor | None = None
-    steps: int = number(192, minimum=1, doc="Number of optimizer steps.")
+    steps: int = number(128, minimum=1, doc="Number of optimizer steps.")
     seed: int = number(0, minimum=0, maximum=2**63 - 1, doc="Seed of every random draw.")
-    snapshot_every: int = number(32, minimum=0, doc="Steps between snapshots; 0 for none.")
+    snapshot_every: int = number(16, minimum=0, doc="Steps between snapshots; 0 for none.")
 
 
 def visualize(
@@ -182,7 +182,7 @@ def _base(spec: Spec, device: torch.device) -> Tensor:
     if not spec.start.on_brain:
         return torch.zeros((), device=device)
     if spec.reference is None:
-        raise ValueError("a start on the reference brain needs Spec.reference")
+        raise ValueError("a start on the reference brain needs Spec.reference; give it, or start from Noise")
     low, high = spec.intensity_range
     share = (spec.reference.to(device) - low) / (high - low)
     return torch.logit(share.clamp(_MARGIN, 1 - _MARGIN))[None, None]

@@ -4,6 +4,7 @@ The server plans to answer bad requests at once; the worker plans the resolved
 request again and gets the same spec.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,8 @@ from service.method import Method
 from service.real_images import spread
 from service.volumes.canvas import Box, resolve, to_voxel
 
+# The default canvas is so much larger than the receptive field.
+_MARGIN = 1.5
 _SENSES = {
     method_pb2.SENSE_UNSPECIFIED: engine.Sense.MAXIMIZE,
     method_pb2.SENSE_MAXIMIZE: engine.Sense.MAXIMIZE,
@@ -83,6 +86,8 @@ def make_plan(request: vis.VisualizeRequest, bundle: Bundle, max_steps: int, max
     resolved.model, resolved.version = bundle.manifest.name, bundle.manifest.version
     _check_terms(resolved, bundle)
     space = bundle.manifest.input
+    if not resolved.canvas.HasField("size_mm"):
+        resolved.canvas.size_mm.CopyFrom(_default_size(resolved, bundle))
     box = resolve(resolved.canvas, space, _middle(resolved, bundle), max_voxels)
     _place_neurons(resolved)
     objective = _objective(resolved, bundle, box)
@@ -133,6 +138,43 @@ def _check_channel(channel: int, layer: Layer, path: str) -> None:
     if not 0 <= channel < layer.channels:
         rule = f"is {channel}, but {layer.name} has channels 0 to {layer.channels - 1}"
         raise UnitOutOfRange(path, rule, max=layer.channels - 1, actual=channel)
+
+
+def _default_size(request: vis.VisualizeRequest, bundle: Bundle) -> method_pb2.Extent:
+    """Return edges that hold what the units see, with room to move.
+
+    A unit that sees the whole input, such as a logit, mostly pools what
+    earlier layers find: the last of them that is local sets the size.
+    """
+    whole = method_pb2.Extent()
+    fields = [_local_field(bundle, _layer_of(term, bundle)) for term in request.objective.terms]
+    space = bundle.manifest.input
+    edges = [_MARGIN * max(sizes) for sizes in zip(*fields, strict=True)]
+    if any(edge >= limit for edge, limit in zip(edges, space.shape, strict=True)):
+        return whole
+    shape = tuple(math.ceil(edge) for edge in edges)
+    try:
+        bundle.layers(shape)
+    except (ModelError, RuntimeError, ValueError):
+        return whole
+    i, j, k = (count * size for count, size in zip(shape, space.voxel_size_mm, strict=True))
+    return method_pb2.Extent(i=i, j=j, k=k)
+
+
+def _layer_of(term: method_pb2.ObjectiveTerm, bundle: Bundle) -> str:
+    kind = str(term.WhichOneof("unit"))
+    return bundle.manifest.classifier_layer if kind == "class_logit" else getattr(term, kind).layer
+
+
+def _local_field(bundle: Bundle, name: str) -> tuple[int, ...]:
+    """Return the receptive field, voxels, of the last local layer up to the named one."""
+    field: tuple[int, ...] = bundle.manifest.input.shape
+    for layer in bundle.layers():
+        if not layer.whole_input:
+            field = layer.receptive_field
+        if layer.name == name:
+            break
+    return field
 
 
 def _middle(request: vis.VisualizeRequest, bundle: Bundle) -> np.ndarray:

@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import structlog
@@ -15,7 +15,7 @@ from service.observability.metrics import Metrics
 from service.status import code_of, reason_of, to_status
 
 _log = structlog.get_logger()
-_Handler = grpc.RpcMethodHandler[Any, Any]
+_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 # By (request streams, response streams): the handler's attribute, how to make one, the metrics' label.
 _KINDS = {
     (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler, "unary"),
@@ -39,9 +39,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler | None]],
+        continuation: "Callable[[grpc.HandlerCallDetails], Awaitable[_Handler | None]]",
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> _Handler | None:
+    ) -> "_Handler | None":
         """Wrap the method that handles the call."""
         handler = await continuation(handler_call_details)
         if handler is None:
