@@ -21,7 +21,7 @@ $(VENV)/.dev: $(VENV)/.run
 setup: $(VENV)/.dev  ## Install everything into .venv
 
 demo: $(VENV)/.run  ## Start the service and show what the shipped model has learned
-	$(BIN)/python -m tools.demo
+	deploy/demo.sh $(VENV) demo-output
 
 test: $(VENV)/.dev  ## Run the tests
 	$(BIN)/python -m pytest

@@ -6,6 +6,8 @@ import sys
 
 from pydantic import ValidationError
 
+from models import ModelError
+from service.errors import WorkerLost
 from service.observability.logs import configure_logs
 from service.server import Server
 from service.settings import Settings
@@ -30,7 +32,10 @@ def main() -> None:
     except (ValidationError, FileNotFoundError) as error:
         sys.exit(f"neurofv-server: the settings cannot be used: {error}")
     configure_logs(settings.log_format, settings.log_level)
-    asyncio.run(_serve(settings))
+    try:
+        asyncio.run(_serve(settings))
+    except (ModelError, WorkerLost, OSError) as error:
+        sys.exit(f"neurofv-server: {error}")
 
 
 if __name__ == "__main__":

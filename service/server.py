@@ -73,29 +73,37 @@ class Server:
 
         Raises
         ------
-        RuntimeError
+        OSError
             The port cannot be had.
         WorkerLost
             The worker does not start.
         """
-        port = self._grpc.add_insecure_port(f"{self._settings.host}:{self._settings.port}")
+        try:
+            port = self._grpc.add_insecure_port(f"{self._settings.host}:{self._settings.port}")
+        except RuntimeError:
+            where = f"{self._settings.host}:{self._settings.port}"
+            raise OSError(f"gRPC cannot listen on {where}; set NEUROFV_HOST and NEUROFV_PORT") from None
         await self._grpc.start()
         for service in ("", *_SERVICES):
             await self._health.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)
         await self._dispatcher.start()
-        for entry in await asyncio.to_thread(self._repository.entries):
-            state = (
-                health_pb2.HealthCheckResponse.SERVING
-                if entry.ready
-                else health_pb2.HealthCheckResponse.NOT_SERVING
-            )
-            await self._health.set(f"model/{entry.name}", state)
-            if not entry.ready:
-                _log.error("model_not_ready", model=entry.name, version=entry.version, reason=entry.reason)
+        await self._announce_models()
         for service in ("", *_SERVICES):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         _log.info("serving", host=self._settings.host, port=port, http_port=self._operator.port)
         return port
+
+    async def _announce_models(self) -> None:
+        """Give every model its health: it serves if any of its versions is ready."""
+        entries = await asyncio.to_thread(self._repository.entries)
+        ready = {entry.name for entry in entries if entry.ready}
+        for entry in entries:
+            if not entry.ready:
+                _log.error("model_not_ready", model=entry.name, version=entry.version, reason=entry.reason)
+            state = health_pb2.HealthCheckResponse
+            await self._health.set(
+                f"model/{entry.name}", state.SERVING if entry.name in ready else state.NOT_SERVING
+            )
 
     async def stop(self) -> None:
         """Say NOT_SERVING, let the running job finish within the grace, close."""

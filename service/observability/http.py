@@ -29,6 +29,11 @@ class OperatorServer:
         The metrics.
     is_ready : callable
         Whether the service takes requests.
+
+    Raises
+    ------
+    OSError
+        The address cannot be had.
     """
 
     def __init__(
@@ -36,7 +41,13 @@ class OperatorServer:
     ) -> None:
         self._metrics = make_wsgi_app(registry)
         self._is_ready = is_ready
-        self._server = make_server(host, port, self._answer, server_class=_Server, handler_class=_Quiet)
+        try:
+            self._server = make_server(host, port, self._answer, server_class=_Server, handler_class=_Quiet)
+        except OSError:
+            where = f"{host}:{port}"
+            raise OSError(
+                f"HTTP cannot listen on {where}; set NEUROFV_HTTP_HOST and NEUROFV_HTTP_PORT"
+            ) from None
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     @property

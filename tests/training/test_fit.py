@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from training.cohort import Cohort
+from training.crops import CropSampler
+from training.fit import Phase, fit_phase, perturb
+from training.recipe import PHASES, Recipe
+
+TINY = (
+    Phase("shapes", steps=3, size=6, edge=20, rate=1e-3),
+    Phase("regions", steps=2, size=2, edge=24, rate=1e-3, frozen_norm=True),
+)
+
+
+@pytest.fixture(scope="module")
+def sampler(block: Cohort) -> CropSampler:
+    return CropSampler(block.part(block.subjects[:2]), seed=0)
+
+
+def _silent(_step: int, _loss: float, _right: float) -> None:
+    """Report to nobody."""
+
+
+def _weights(recipe: Recipe, sampler: CropSampler) -> torch.Tensor:
+    return nn.utils.parameters_to_vector(recipe.train(sampler, lambda _: _silent).parameters()).detach()
+
+
+def test_the_same_seed_gives_the_same_weights(sampler: CropSampler) -> None:
+    state = torch.get_rng_state()
+    first = _weights(Recipe(phases=TINY), sampler)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(first, _weights(Recipe(phases=TINY), sampler))
+    assert not torch.equal(first, _weights(Recipe(phases=TINY, seed=1), sampler))
+
+
+def test_every_step_is_reported_once_and_in_order(sampler: CropSampler) -> None:
+    seen: list[tuple[str, int]] = []
+
+    def announce(phase: Phase) -> object:
+        return lambda step, loss, right: seen.append((phase.name, step))
+
+    Recipe(phases=TINY).train(sampler, announce)  # type: ignore[arg-type]
+    assert seen == [("shapes", 0), ("shapes", 1), ("shapes", 2), ("regions", 3), ("regions", 4)]
+
+
+def test_frozen_norms_keep_their_statistics(sampler: CropSampler) -> None:
+    network = Recipe(phases=TINY).train(sampler, lambda _: _silent).train()
+    before = {name: value.clone() for name, value in network.named_buffers()}
+    fit_phase(network, sampler, TINY[1], 0, 0.0, _silent)
+    assert all(torch.equal(value, before[name]) for name, value in network.named_buffers())
+    fit_phase(network, sampler, TINY[0], 0, 0.0, _silent)
+    assert not all(torch.equal(value, before[name]) for name, value in network.named_buffers())
+
+
+def test_loss_falls(sampler: CropSampler) -> None:
+    losses: list[float] = []
+    phase = Phase("shapes", steps=60, size=12, edge=20, rate=5e-3)
+    Recipe(phases=(phase,)).train(sampler, lambda _: lambda step, loss, right: losses.append(loss))
+    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
+
+
+def test_perturbations_stay_in_the_ball_and_raise_the_loss(sampler: CropSampler) -> None:
+    network = Recipe(phases=TINY).train(sampler, lambda _: _silent)
+    network.zero_grad(set_to_none=True)
+    crops, labels = sampler.batch(0, size=6, edge=20)
+    worse = perturb(network, crops, labels, budget=1.0)
+    assert (worse - crops).flatten(1).norm(dim=1).max() <= 1.0 + 1e-5
+    loss = nn.functional.cross_entropy
+    assert loss(network(worse), labels) > loss(network(crops), labels)
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert not worse.requires_grad
+
+
+def test_a_recipe_scales_to_any_number_of_steps() -> None:
+    assert Recipe().scaled(Recipe().steps) == Recipe()
+    short = Recipe().scaled(3)
+    assert all(1 <= phase.steps <= 2 for phase in short.phases)
+    assert [phase.name for phase in short.phases] == [phase.name for phase in PHASES]
+    assert abs(Recipe().scaled(100).steps - 100) <= len(PHASES)

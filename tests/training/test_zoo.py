@@ -1,0 +1,85 @@
+"""The shipped bundle: what it claims, and that it holds on brains."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from models import ZOO, Bundle, Repository
+from tests.brains import write_tables
+from training.cohort import Cohort, read_cohort, read_participants
+from training.evaluate import evaluate
+from training.lesions import CLASSES
+from training.recipe import ARCHITECTURE, HYPERPARAMETERS, Recipe
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Bundle:
+    return Repository(ZOO).get("lesion-shapes")
+
+
+def test_it_is_small(shipped: Bundle) -> None:
+    assert sum(path.stat().st_size for path in shipped.path.iterdir()) < 3_000_000
+    assert (shipped.path / "prior.safetensors").stat().st_size < 600_000
+
+
+def test_it_is_what_the_code_makes(shipped: Bundle) -> None:
+    manifest = shipped.manifest
+    assert manifest.classes == CLASSES
+    assert manifest.architecture.name == ARCHITECTURE
+    assert manifest.architecture.hyperparameters == HYPERPARAMETERS
+    assert {**Recipe().facts(), "threads": 0} == {**manifest.training.recipe, "threads": 0}
+    assert manifest.input.shape == (91, 109, 91)
+    assert manifest.input.orientation == "LAS"
+
+
+def test_it_recognizes_shapes_on_people_it_never_saw(shipped: Bundle) -> None:
+    facts = shipped.manifest.evaluation
+    assert len(shipped.manifest.training.subjects_test) >= 18
+    assert facts.accuracy.estimate >= 0.95
+    assert min(interval.estimate for interval in facts.per_class.values()) >= 0.85
+
+
+def test_nothing_but_shape_informs(shipped: Bundle) -> None:
+    facts = shipped.manifest.evaluation
+    assert facts.chance == pytest.approx(1 / len(CLASSES))
+    assert set(facts.baselines) == {"total intensity", "bright-voxel count"}
+    for interval in facts.baselines.values():
+        assert interval.low <= facts.chance <= interval.high
+
+
+def test_logit_quantiles_ascend(shipped: Bundle) -> None:
+    for name, levels in shipped.manifest.evaluation.logit_quantiles.items():
+        assert levels["0.05"] < levels["0.5"] < levels["0.95"], name
+
+
+def test_the_card_is_honest(shipped: Bundle) -> None:
+    card = shipped.card()
+    for words in ("ds002748", "CC0", "72 subjects", "Depression", "Not for:", "no diagnosis", "none is real"):
+        assert words in card
+
+
+@pytest.fixture(scope="module")
+def unseen(
+    shipped: Bundle, cohort_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Cohort, bool]:
+    """Four brains that did not train the network, and whether they are its own held-out subjects."""
+    present, held_out = read_participants(cohort_dir), shipped.manifest.training.subjects_test
+    description = cohort_dir / "dataset_description.json"
+    real = set(held_out) <= set(present) and "ds002748" in description.read_text()
+    names = list(held_out if real else present)[:4]
+    root = tmp_path_factory.mktemp("unseen")
+    for name in names:
+        (root / name).symlink_to(cohort_dir / name)
+    write_tables(root, names)
+    shutil.copy(description, root)
+    return read_cohort(root), real
+
+
+def test_its_accuracy_can_be_reproduced(shipped: Bundle, unseen: tuple[Cohort, bool]) -> None:
+    cohort, real = unseen
+    trials = evaluate(shipped.network(), cohort.part(cohort.subjects), draws=2, seed=99)
+    # Invented brains are not what the network was trained on, so the bound is lower there.
+    assert trials.accuracy().estimate >= (0.9 if real else 0.75)
