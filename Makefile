@@ -1,10 +1,10 @@
 # What a newcomer needs: `make demo`, `make test`. Each sets itself up in .venv.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-run demo test lint format proto docs serve image bench-service train-zoo clean
+.PHONY: help setup setup-run demo test lint format proto docs serve image bench-service train clean
 
 help:  ## Show what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -31,6 +31,7 @@ lint: $(VENV)/.dev  ## Check style, types and import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python docs/make_reference.py --check
 
 format: $(VENV)/.dev  ## Put the code in order
 	$(BIN)/ruff check --fix .
@@ -38,6 +39,22 @@ format: $(VENV)/.dev  ## Put the code in order
 
 serve: $(VENV)/.run  ## Run the service in the foreground
 	NEUROFV_LOG_FORMAT=console $(BIN)/neurofv-server
+proto: $(VENV)/.dev  ## Generate the stubs from proto/
+	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=client --pyi_out=client --grpc_python_out=client proto/neurofv/v1/*.proto
+
+docs: $(VENV)/.dev  ## Write docs/reference from the code
+	$(BIN)/python docs/make_reference.py
+
+image:  ## Build the container image and let it answer a request
+	deploy/image/build.sh
+	deploy/image/smoke.sh
+
+bench-service: $(VENV)/.dev  ## Measure the service's latencies; writes benchmarks/results/service.json
+	$(BIN)/python -m benchmarks.service
+
+COHORT ?= ../shared/cohort
+train: $(VENV)/.dev  ## Train lesion-shapes on COHORT (a BIDS derivative) into trained/
+	$(BIN)/python -m training lesions --cohort $(COHORT) --out trained
 
 clean:  ## Remove what was made
 	rm -rf $(VENV) demo-output build dist *.egg-info client/*.egg-info

@@ -64,9 +64,9 @@ class Bounds:
 
     def __str__(self) -> str:
         parts = [
-            "" if self.above is None else f"above {self.above:g}",
-            "" if self.minimum is None else f"at least {self.minimum:g}",
-            "" if self.maximum is None else f"at most {self.maximum:g}",
+            "" if self.above is None else f"above {self.above}",
+            "" if self.minimum is None else f"at least {self.minimum}",
+            "" if self.maximum is None else f"at most {self.maximum}",
         ]
         words = " and ".join(part for part in parts if part)
         return f"a finite number {words}".rstrip() + (f" ({self.unit})" if self.unit else "")

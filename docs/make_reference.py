@@ -1,0 +1,153 @@
+"""Write docs/reference/ from the code, which is the only place where these facts are declared."""
+
+import dataclasses
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import engine
+from engine.fields import Checked
+from engine.optimizer import OPTIMIZERS
+from engine.parameterization import PARAMETERIZATIONS
+from engine.regularizer import REGULARIZERS
+from engine.start import STARTS
+from service import errors
+from service.observability.metrics import Metrics
+from service.settings import Settings
+
+FOLDER = Path(__file__).parent / "reference"
+NOTE = "<!-- Written by `make docs` from the code; edit there. -->\n"
+KINDS = (
+    ("Parameterization", "parameterization", PARAMETERIZATIONS),
+    ("Start", "start", STARTS),
+    ("Regularizers", "regularization.regularizers", REGULARIZERS),
+    ("Optimizer", "optimizer", OPTIMIZERS),
+)
+
+
+def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """Return a Markdown table."""
+    lines = [header, tuple("---" for _ in header), *rows]
+    return (
+        "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        + "\n"
+    )
+
+
+def settings_of(kind: type[Checked]) -> list[tuple[str, ...]]:
+    """Return a row for each number of a dataclass of the engine."""
+    return [
+        (f"`{field.name}`", f"{field.default:g}", str(bounds), bounds.doc)
+        for field in dataclasses.fields(kind)
+        if (bounds := field.metadata.get("bounds")) and field.default is not dataclasses.MISSING
+    ]
+
+
+def method() -> str:
+    """Return the page on the method's settings."""
+    header = ("field", "default", "accepted", "meaning")
+    spec = engine.Spec(grid=None, objective=None)  # type: ignore[arg-type]
+    parts = [
+        NOTE,
+        "# The method: every setting and its default\n",
+        "A field that a request leaves out takes the default given here; `accepted.request` in the stream",
+        "shows what was taken. Lengths are mm, angles degrees, smoothing FWHM in mm.\n",
+        "## Run\n",
+        table(header, settings_of(engine.Spec)),
+        "## Objective: each term\n",
+        table(header, [row for row in settings_of(engine.Term) if "spread" not in row[0]]),
+        "## Transforms\n",
+        table(header, settings_of(engine.Transforms)),
+    ]
+    defaults = {
+        "parameterization": [spec.parameterization.name],
+        "start": [spec.start.name],
+        "regularization.regularizers": [regularizer.name for regularizer in spec.regularizers],
+        "optimizer": [spec.optimizer.name],
+    }
+    for title, path, kinds in KINDS:
+        parts += [f"## {title}\n", f"Default: {', '.join(f'`{name}`' for name in defaults[path])}.\n"]
+        for name, kind in kinds.items():
+            sentence = (kind.__doc__ or "").strip().split("\n")[0]
+            parts.append(f"### `{path}.{name}`\n\n{sentence}\n")
+            if rows := settings_of(kind):
+                parts.append(table(header, rows))
+    return "\n".join(parts)
+
+
+def _errors(kind: type[errors.ServiceError] = errors.ServiceError) -> Iterator[type[errors.ServiceError]]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from _errors(child)
+
+
+def failures() -> str:
+    """Return the page on statuses."""
+    rows = [
+        (f"`{kind.code.name}`", f"`{kind.reason}`", (kind.__doc__ or "").split("\n")[0], _retry(kind))
+        for kind in sorted(_errors(), key=lambda kind: kind.code.value[0])
+        if "reason" in vars(kind)
+    ]
+    rows.append(("`INTERNAL`", "`INTERNAL`", "A fault of the server; `error_id` finds it in the log.", "no"))
+    text = (
+        "Every failure is a gRPC status with `google.rpc.ErrorInfo` (domain `neurofv`, the reason below and facts as\n"
+        "metadata), `BadRequest` with the field's path where a field is at fault, `ResourceInfo` where a name is\n"
+        "unknown, and `RetryInfo` where trying again helps. Errors are never messages in a stream.\n"
+    )
+    header = ("code", "reason", "when", "try again")
+    return "\n".join([NOTE, "# Errors\n", text, table(header, rows)])
+
+
+def _retry(kind: type[errors.ServiceError]) -> str:
+    return f"after {kind.retry_after_seconds:g} s" if kind.retry_after_seconds else "no"
+
+
+def settings() -> str:
+    """Return the page on the server's settings."""
+    rows = [
+        (f"`NEUROFV_{name.upper()}`", _shown(field.default), field.description or "")
+        for name, field in Settings.model_fields.items()
+    ]
+    text = (
+        "Each is an environment variable, or the key of the same name without `NEUROFV_`, in lower case, of the TOML\n"
+        "file that `NEUROFV_CONFIG` names. The environment wins.\n"
+    )
+    return "\n".join(
+        [NOTE, "# Settings of the server\n", text, table(("variable", "default", "meaning"), rows)]
+    )
+
+
+def _shown(default: object) -> str:
+    return "the shipped `models/zoo`" if isinstance(default, Path) else f"`{default}`"
+
+
+def metrics() -> str:
+    """Return the page on metrics."""
+    rows = []
+    for family in sorted(Metrics({}).registry.collect(), key=lambda family: family.name):
+        if family.name.startswith(("neurofv", "grpc")):
+            suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
+            rows.append((f"`{family.name}{suffix}`", family.type, family.documentation))
+    text = "On `http://<host>:8002/metrics`, beside `/livez` and `/readyz`.\n"
+    return "\n".join([NOTE, "# Metrics\n", text, table(("metric", "type", "meaning"), rows)])
+
+
+PAGES = {"method.md": method, "errors.md": failures, "settings.md": settings, "metrics.md": metrics}
+
+
+def main() -> None:
+    """Write the pages; with --check, only say whether they are up to date."""
+    stale = [name for name, page in PAGES.items() if _read(name) != page()]
+    if "--check" in sys.argv:
+        sys.exit(f"docs/reference is out of date ({', '.join(stale)}); run: make docs" if stale else 0)
+    for name in stale:
+        (FOLDER / name).write_text(PAGES[name]())
+
+
+def _read(name: str) -> str:
+    file = FOLDER / name
+    return file.read_text() if file.is_file() else ""
+
+
+if __name__ == "__main__":
+    main()
