@@ -1,0 +1,143 @@
+"""Fitting a network to crops, in phases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from training.crops import CropSampler
+
+Report = Callable[[int, float, float], None]
+"""Called after every step with the step's number, its loss and its share of right answers."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of training with one kind of batch.
+
+    Attributes
+    ----------
+    name : str
+        For the progress bar and the recipe.
+    steps, size, edge : int
+        Number of batches, crops in each, and the crops' edge length in voxels.
+    rate : float
+        Peak learning rate of the one-cycle schedule (Smith and Topin 2017).
+    frozen_norm : bool
+        Keep the batch norms' statistics as they are, as whole volumes will meet them.
+    budget : float
+        L2 norm, in model units, of the worst-case perturbation that half of every batch is trained under; 0
+        trains on clean crops only. It grows from 0 over the first half of the phase.
+    """
+
+    name: str
+    steps: int
+    size: int
+    edge: int
+    rate: float
+    frozen_norm: bool = False
+    budget: float = 0.0
+
+
+def perturb(network: nn.Module, crops: Tensor, labels: Tensor, budget: float, steps: int = 2) -> Tensor:
+    """Change crops within an L2 ball so that the network errs most.
+
+    Projected gradient ascent (Madry et al. 2018). Training under such changes is what makes input gradients,
+    and with them visualizations, show shapes (Tsipras et al. 2019; Engstrom et al. 2019).
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Its parameters receive no gradient here.
+    crops : torch.Tensor
+        Shape `(batch, 1, X, Y, Z)`, model units.
+    labels : torch.Tensor
+        True classes, shape `(batch,)`.
+    budget : float
+        Radius of the ball, model units.
+    steps : int
+        Steps of ascent.
+
+    Returns
+    -------
+    torch.Tensor
+        Perturbed crops, detached.
+    """
+    delta = torch.zeros_like(crops)  # the norms' statistics would follow it in training mode: freeze them
+    for _ in range(steps):
+        delta.requires_grad_(True)
+        loss = nn.functional.cross_entropy(network(crops + delta), labels, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, delta)
+        delta = delta.detach() + _ball(gradient) * (1.5 * budget / steps)
+        delta = delta * (budget / _norm(delta).clamp_min(budget))
+    return (crops + delta).detach()
+
+
+def _norm(batch: Tensor) -> Tensor:
+    return batch.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1, 1)
+
+
+def _ball(batch: Tensor) -> Tensor:
+    return batch / _norm(batch)
+
+
+def _set_mode(network: nn.Module, frozen_norm: bool) -> None:
+    network.train()
+    if frozen_norm:
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm3d):
+                module.eval()
+
+
+def _optimizer(network: nn.Module, rate: float, decay: float) -> torch.optim.Optimizer:
+    # Decay shrinks weights; on norms and biases it would only shift activations.
+    weights = [parameter for parameter in network.parameters() if parameter.ndim > 1]
+    others = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
+    groups = [{"params": weights, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=rate)
+
+
+def fit_phase(
+    network: nn.Module, sampler: CropSampler, phase: Phase, first: int, decay: float, report: Report
+) -> None:
+    """Run one phase; the network is changed in place.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Fully convolutional classifier.
+    sampler : CropSampler
+        Source of batches.
+    phase : Phase
+        What to run.
+    first : int
+        Number of the phase's first batch, so that no two phases see the same batches.
+    decay : float
+        AdamW's weight decay, of weights only.
+    report : callable
+        See `Report`.
+    """
+    if not phase.steps:
+        return
+    optimizer = _optimizer(network, phase.rate, decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, phase.rate, total_steps=phase.steps, pct_start=0.25
+    )
+    _set_mode(network, phase.frozen_norm)
+    for step in range(phase.steps):
+        crops, labels = sampler.batch(first + step, phase.size, phase.edge)
+        if phase.budget:
+            budget = phase.budget * min(1.0, (step + 1) / (phase.steps / 2))
+            half = phase.size // 2
+            crops = torch.cat([perturb(network, crops[:half], labels[:half], budget), crops[half:]])
+        logits = network(crops)
+        loss = nn.functional.cross_entropy(logits, labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimizer.step()
+        schedule.step()
+        report(first + step, float(loss.detach()), float((logits.argmax(1) == labels).float().mean()))
