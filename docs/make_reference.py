@@ -90,9 +90,10 @@ def failures() -> str:
     ]
     rows.append(("`INTERNAL`", "`INTERNAL`", "A fault of the server; `error_id` finds it in the log.", "no"))
     text = (
-        "Every failure is a gRPC status with `google.rpc.ErrorInfo` (domain `neurofv`, the reason below and facts as\n"
-        "metadata), `BadRequest` with the field's path where a field is at fault, `ResourceInfo` where a name is\n"
-        "unknown, and `RetryInfo` where trying again helps. Errors are never messages in a stream.\n"
+        "Every failure is a gRPC status with `google.rpc.ErrorInfo` (domain `neurofv`, the reason below and\n"
+        "facts as metadata), `BadRequest` with the field's path where a field is at fault, `ResourceInfo`\n"
+        "where a name is unknown, and `RetryInfo` where trying again helps. Errors are never messages in a\n"
+        "stream.\n"
     )
     header = ("code", "reason", "when", "try again")
     return "\n".join([NOTE, "# Errors\n", text, table(header, rows)])
@@ -109,8 +110,8 @@ def settings() -> str:
         for name, field in Settings.model_fields.items()
     ]
     text = (
-        "Each is an environment variable, or the key of the same name without `NEUROFV_`, in lower case, of the TOML\n"
-        "file that `NEUROFV_CONFIG` names. The environment wins.\n"
+        "Each is an environment variable, or the key of the same name without `NEUROFV_`, in lower case, of\n"
+        "the TOML file that `NEUROFV_CONFIG` names. The environment wins.\n"
     )
     return "\n".join(
         [NOTE, "# Settings of the server\n", text, table(("variable", "default", "meaning"), rows)]

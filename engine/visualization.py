@@ -55,6 +55,9 @@ class Spec(Checked):
         The method.
     reference : Tensor or None
         The brain on the grid, model units, for a start that asks for it.
+    window : Tensor or None
+        Share of the latent image that shows at each voxel, 0 to 1; None for all of it. It fades the
+        volume into its start towards the border of a box that is cut from a larger volume.
     steps, seed, snapshot_every : int
         Number of steps, seed of every draw, steps between snapshots (0 for none).
     """
@@ -68,6 +71,7 @@ class Spec(Checked):
     regularizers: Sequence[Regularizer] = (TotalVariation(), L1())
     optimizer: Optimizer = field(default_factory=Adam)
     reference: Tensor | None = None
+    window: Tensor | None = None
     steps: int = number(128, minimum=1, doc="Number of optimizer steps.")
     seed: int = number(0, minimum=0, maximum=2**63 - 1, doc="Seed of every random draw.")
     snapshot_every: int = number(16, minimum=0, doc="Steps between snapshots; 0 for none.")
@@ -156,7 +160,7 @@ def _step(
     generator: torch.Generator,
 ) -> tuple[float, dict[str, float]]:
     """Take one step and return the objective and the penalties it was taken on."""
-    image = _squash(spec, latent.image() + base)
+    image = _image(spec, latent, base)
     seen = image
     if spec.transforms.any:
         seen = resample(image, spec.grid, *spec.transforms.draw(spec.grid.ndim, generator))
@@ -188,6 +192,14 @@ def _base(spec: Spec, device: torch.device) -> Tensor:
     return torch.logit(share.clamp(_MARGIN, 1 - _MARGIN))[None, None]
 
 
+def _image(spec: Spec, latent: Latent, base: Tensor) -> Tensor:
+    """Return the untransformed image, `(1, 1, *shape)`, model units."""
+    unbounded = latent.image()
+    if spec.window is not None:
+        unbounded = unbounded * spec.window.to(unbounded)
+    return _squash(spec, unbounded + base)
+
+
 def _squash(spec: Spec, unbounded: Tensor) -> Tensor:
     low, high = spec.intensity_range
     return low + (high - low) * torch.sigmoid(unbounded)
@@ -195,4 +207,4 @@ def _squash(spec: Spec, unbounded: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _volume(spec: Spec, latent: Latent, base: Tensor) -> Tensor:
-    return _squash(spec, latent.image() + base)[0, 0].cpu().clone()
+    return _image(spec, latent, base)[0, 0].cpu().clone()

@@ -17,9 +17,9 @@ from neurofv.v1 import visualization_service_pb2 as vis
 from service.errors import ClassNotFound, InvalidField, LayerNotFound, UnitOutOfRange
 from service.method import Method
 from service.real_images import spread
-from service.volumes.canvas import Box, resolve, to_voxel
+from service.volumes.canvas import FADE_MM, Box, resolve, to_voxel
 
-# The default canvas is so much larger than the receptive field.
+# The default canvas is so much larger than the receptive field, before it fades.
 _MARGIN = 1.5
 _SENSES = {
     method_pb2.SENSE_UNSPECIFIED: engine.Sense.MAXIMIZE,
@@ -149,7 +149,8 @@ def _default_size(request: vis.VisualizeRequest, bundle: Bundle) -> method_pb2.E
     whole = method_pb2.Extent()
     fields = [_local_field(bundle, _layer_of(term, bundle)) for term in request.objective.terms]
     space = bundle.manifest.input
-    edges = [_MARGIN * max(sizes) for sizes in zip(*fields, strict=True)]
+    fades = [2 * FADE_MM / size for size in space.voxel_size_mm]
+    edges = [_MARGIN * max(sizes) + fade for *sizes, fade in zip(*fields, fades, strict=True)]
     if any(edge >= limit for edge, limit in zip(edges, space.shape, strict=True)):
         return whole
     shape = tuple(math.ceil(edge) for edge in edges)

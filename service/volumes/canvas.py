@@ -8,6 +8,8 @@ from models.manifest import InputSpace
 from neurofv.v1 import method_pb2
 from service.errors import InvalidField, VolumeTooLarge
 
+# Over this length the canvas fades into the brain around it.
+FADE_MM = 8.0
 _AXES = ("i", "j", "k")
 
 
@@ -38,6 +40,25 @@ class Box:
         whole = background.copy()
         whole[self._slices] = part
         return whole
+
+    def window(self, space: InputSpace) -> np.ndarray:
+        """Return a factor for each voxel that falls to 0 at the faces inside the grid.
+
+        There the box meets the reference brain, and a step in intensity would be
+        an edge that no brain has. Faces on the grid's own border do not fade.
+
+        Returns
+        -------
+        ndarray, float32
+            In the shape of the box, 0 to 1.
+        """
+        window = np.ones(self.shape, np.float32)
+        for axis, (start, count, limit) in enumerate(zip(self.start, self.shape, space.shape, strict=True)):
+            width = min(FADE_MM / space.voxel_size_mm[axis], count / 6)
+            rise = np.clip((np.arange(count) + 0.5) / width, 0, 1)
+            ramp = (rise if start > 0 else 1) * (rise[::-1] if start + count < limit else 1)
+            window *= np.reshape(np.broadcast_to(ramp, count), [-1 if i == axis else 1 for i in range(3)])
+        return window
 
     @property
     def _slices(self) -> tuple[slice, ...]:

@@ -67,7 +67,11 @@ def run(
         Nothing after a stop; otherwise `completed` last.
     """
     started = datetime.now(UTC)
-    spec = replace(plan.spec, reference=torch.from_numpy(plan.box.cut(model.background).copy()))
+    spec = replace(
+        plan.spec,
+        reference=torch.from_numpy(plan.box.cut(model.background).copy()),
+        window=torch.from_numpy(plan.box.window(plan.bundle.manifest.input)),
+    )
     for event in engine.visualize(model.network, spec, should_stop):
         match event:
             case engine.Progress():

@@ -154,6 +154,15 @@ def test_a_start_on_the_brain_shows_the_brain() -> None:
     torch.testing.assert_close(list(visualize(network, spec))[-1].image, brain, atol=1e-4, rtol=1e-3)
 
 
+def test_a_window_leaves_the_start_where_it_is_zero() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 3))
+    window = torch.ones(12, 12)
+    window[:, :4] = 0
+    image = list(visualize(network, _spec(2, window=window, optimizer=Adam(1.0))))[-1].image
+    assert (image[:, :4] == 0.5).all()
+    assert ((image[:, 4:] - 0.5).abs() > 0.05).any()
+
+
 def test_a_start_on_the_brain_needs_one() -> None:
     with pytest.raises(ValueError, match=r"Spec\.reference"):
         next(visualize(nn.Sequential(nn.Conv2d(1, 2, 3)), _spec(2, start=ReferenceBrain())))

@@ -57,6 +57,17 @@ def test_pasting_touches_the_box_alone() -> None:
     assert box.voxels == 8
 
 
+def test_a_window_fades_inside_the_grid_alone() -> None:
+    box = Box((0, 30, 10), (40, 40, 81))
+    window = box.window(SPACE)
+    assert window.shape == box.shape
+    assert window[0, 20, 40] == 1  # the face lies on the grid's border
+    assert window[20, 20, -1] == 1  # so does this one: 10 + 81 = 91
+    np.testing.assert_allclose(window[20, :5, 40], [0.125, 0.375, 0.625, 0.875, 1])
+    assert window[39, 20, 40] == pytest.approx(0.125)
+    assert (Box((0, 0, 0), SPACE.shape).window(SPACE) == 1).all()
+
+
 @pytest.mark.parametrize("size", [(-1, 20, 20), (20, float("nan"), 20), (20, 20, float("inf"))])
 def test_bad_edges(size: tuple) -> None:
     with pytest.raises(InvalidField, match=r"canvas\.size_mm"):

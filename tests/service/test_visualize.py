@@ -170,4 +170,4 @@ def test_the_default_canvas_holds_the_receptive_field(server: RunningServer) -> 
     local = [layer for layer in layers if not layer.whole_input][-1]
     asked = request(CUBE, "steps: 1 snapshot_every: 0")
     stream = Stream(list(server.visualization.Visualize(asked, timeout=240)))
-    assert stream.accepted.canvas.size_mm.i == pytest.approx(1.5 * local.receptive_field_mm[0], abs=2)
+    assert stream.accepted.canvas.size_mm.i == pytest.approx(1.5 * local.receptive_field_mm[0] + 16, abs=2)
