@@ -24,8 +24,6 @@ from service.volumes.nifti import VolumeFile
 from service.worker import wire
 from service.worker.run import LoadedModel, run
 
-# The server's event loop must get a core whenever it needs one.
-_NICENESS = 5
 _log = structlog.get_logger()
 
 
@@ -119,7 +117,6 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = Settings(**arguments.settings)
     configure_logs(settings.log_format, settings.log_level)
-    os.nice(_NICENESS)
     torch.set_num_threads(settings.threads or len(os.sched_getaffinity(0)))
     torch.use_deterministic_algorithms(True, warn_only=True)
     Worker(socket.socket(fileno=arguments.fd), settings).serve()

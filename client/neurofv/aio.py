@@ -1,0 +1,191 @@
+"""The client for asyncio; the same as `neurofv.client`, awaited."""
+
+import asyncio
+import inspect
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from types import TracebackType
+from typing import Self, Unpack
+
+import grpc
+
+from neurofv.connection import OPTIONS, as_request, server_address
+from neurofv.errors import translated, unreachable
+from neurofv.events import Collector, Event, Order
+from neurofv.requests import Choices
+from neurofv.results import Visualization
+from neurofv.v1 import model_service_pb2 as pb
+from neurofv.v1 import model_service_pb2_grpc, visualization_service_pb2_grpc
+from neurofv.v1 import visualization_service_pb2 as vis
+
+
+class AsyncClient:
+    """A connection to a neurofv server; use it in an `async with` statement.
+
+    Parameters
+    ----------
+    target : str, optional
+        The server's address; by default the environment variable NEUROFV_SERVER, else localhost:50051.
+    deadline_seconds : float, optional
+        Longest time that a call may take; then it fails and the server stops its work.
+    credentials : grpc.ChannelCredentials, optional
+        For a server behind TLS.
+    """
+
+    def __init__(
+        self,
+        target: str | None = None,
+        *,
+        deadline_seconds: float | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        self.target = server_address(target)
+        self._deadline = deadline_seconds
+        if credentials is None:
+            self._channel = grpc.aio.insecure_channel(self.target, options=OPTIONS)
+        else:
+            self._channel = grpc.aio.secure_channel(self.target, credentials, options=OPTIONS)
+        self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
+        self._visualization = visualization_service_pb2_grpc.VisualizationServiceStub(self._channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection; calls under way are cancelled."""
+        await self._channel.close()
+
+    async def wait_until_ready(self, seconds: float) -> None:
+        """Wait until the server can be reached.
+
+        Parameters
+        ----------
+        seconds : float
+            How long to try.
+
+        Raises
+        ------
+        NeurofvError
+            It could not be reached.
+        """
+        try:
+            await asyncio.wait_for(self._channel.channel_ready(), seconds)
+        except TimeoutError:
+            raise unreachable(self.target, f"tried for {seconds:g} s") from None
+
+    async def models(self) -> list[pb.ModelSummary]:
+        """List the repository, also what is not ready.
+
+        Raises
+        ------
+        NeurofvError
+            The call failed.
+        """
+        with translated(self.target):
+            answer = await self._models.ListModels(pb.ListModelsRequest(), timeout=self._deadline)
+        return list(answer.models)
+
+    async def model(self, name: str, version: int = 0) -> pb.Model:
+        """Describe a model: its input, classes, layers and card.
+
+        Parameters
+        ----------
+        name : str
+            Its name.
+        version : int
+            Its version; 0 means the newest that is ready.
+
+        Raises
+        ------
+        NeurofvError
+            There is no such model, it is not ready, or the call failed.
+        """
+        request = pb.GetModelRequest(name=name, version=version)
+        with translated(self.target):
+            answer = await self._models.GetModel(request, timeout=self._deadline)
+        return answer.model
+
+    async def stream(self, request: vis.VisualizeRequest) -> AsyncGenerator[vis.VisualizeResponse]:
+        """Visualize, and yield what the server sends, as it comes.
+
+        Closing the generator cancels the call: the server stops within one step.
+
+        Parameters
+        ----------
+        request : VisualizeRequest
+            See `neurofv.build_request`.
+
+        Yields
+        ------
+        VisualizeResponse
+            Numbered from 1 without gaps, `completed` last.
+
+        Raises
+        ------
+        NeurofvError
+            The request was refused, the run failed or the connection broke.
+        StreamBroken
+            Events are missing.
+        """
+        order = Order()
+        call = self._visualization.Visualize(request, timeout=self._deadline)
+        try:
+            with translated(self.target):
+                async for response in call:
+                    yield order.check(response)
+            order.finish()
+        finally:
+            call.cancel()
+
+    async def visualize(
+        self,
+        model: str | vis.VisualizeRequest,
+        *,
+        on_event: Callable[[Event], object] | None = None,
+        keep_snapshots: bool = True,
+        **choices: Unpack[Choices],
+    ) -> Visualization:
+        """Visualize and wait for the result; cancelling the task cancels the call.
+
+        Parameters
+        ----------
+        model : str or VisualizeRequest
+            The model's name, or a complete request.
+        on_event : callable, optional
+            A function or coroutine function, called with each `Accepted`, `StateChanged`, `Progress`,
+            complete `Volume` and `Completed`. An exception that it raises cancels the call and passes
+            through.
+        keep_snapshots : bool
+            Whether the result holds the snapshots; `on_event` gets them in any case.
+        **choices
+            What to visualize and how: see `neurofv.requests.Choices`.
+
+        Returns
+        -------
+        Visualization
+            The final volume, its figures and its origin.
+
+        Raises
+        ------
+        InvalidRequest
+            The arguments do not make a request.
+        NeurofvError
+            The request was refused, the run failed, the connection broke or what arrived is damaged.
+        """
+        classes: tuple[str, ...] = ()
+        if isinstance(model, str) and choices.get("contrast"):
+            classes = tuple((await self.model(model, choices.get("version") or 0)).classes)
+        collector = Collector(keep_snapshots)
+        async with aclosing(self.stream(as_request(model, classes, choices))) as responses:
+            async for response in responses:
+                event = collector.take(response)
+                if event is not None and on_event is not None:
+                    outcome = on_event(event)
+                    if inspect.isawaitable(outcome):
+                        await outcome
+        return collector.result()

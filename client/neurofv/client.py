@@ -1,0 +1,194 @@
+"""The client for ordinary programs; `neurofv.aio` has the one for asyncio."""
+
+from collections.abc import Callable, Generator
+from contextlib import closing
+from types import TracebackType
+from typing import Self, Unpack
+
+import grpc
+
+from neurofv.connection import OPTIONS, as_request, server_address
+from neurofv.errors import translated, unreachable
+from neurofv.events import Collector, Event, Order
+from neurofv.requests import Choices
+from neurofv.results import Visualization
+from neurofv.v1 import model_service_pb2 as pb
+from neurofv.v1 import model_service_pb2_grpc, visualization_service_pb2_grpc
+from neurofv.v1 import visualization_service_pb2 as vis
+
+
+class Client:
+    """A connection to a neurofv server; use it in a `with` statement.
+
+    Parameters
+    ----------
+    target : str, optional
+        The server's address; by default the environment variable NEUROFV_SERVER, else localhost:50051.
+    deadline_seconds : float, optional
+        Longest time that a call may take; then it fails and the server stops its work.
+    credentials : grpc.ChannelCredentials, optional
+        For a server behind TLS.
+
+    Examples
+    --------
+    >>> with neurofv.Client("localhost:50051") as client:
+    ...     result = client.visualize("lesion-shapes", class_name="cube")
+    ...     result.save("cube.nii.gz")
+    """
+
+    def __init__(
+        self,
+        target: str | None = None,
+        *,
+        deadline_seconds: float | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        self.target = server_address(target)
+        self._deadline = deadline_seconds
+        if credentials is None:
+            self._channel = grpc.insecure_channel(self.target, options=OPTIONS)
+        else:
+            self._channel = grpc.secure_channel(self.target, credentials, options=OPTIONS)
+        self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
+        self._visualization = visualization_service_pb2_grpc.VisualizationServiceStub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; calls under way are cancelled."""
+        self._channel.close()
+
+    def wait_until_ready(self, seconds: float) -> None:
+        """Wait until the server can be reached.
+
+        Parameters
+        ----------
+        seconds : float
+            How long to try.
+
+        Raises
+        ------
+        NeurofvError
+            It could not be reached.
+        """
+        ready = grpc.channel_ready_future(self._channel)
+        try:
+            ready.result(timeout=seconds)
+        except grpc.FutureTimeoutError:
+            raise unreachable(self.target, f"tried for {seconds:g} s") from None
+        finally:
+            ready.cancel()
+
+    def models(self) -> list[pb.ModelSummary]:
+        """List the repository, also what is not ready.
+
+        Raises
+        ------
+        NeurofvError
+            The call failed.
+        """
+        with translated(self.target):
+            answer = self._models.ListModels(pb.ListModelsRequest(), timeout=self._deadline)
+        return list(answer.models)
+
+    def model(self, name: str, version: int = 0) -> pb.Model:
+        """Describe a model: its input, classes, layers and card.
+
+        Parameters
+        ----------
+        name : str
+            Its name.
+        version : int
+            Its version; 0 means the newest that is ready.
+
+        Raises
+        ------
+        NeurofvError
+            There is no such model, it is not ready, or the call failed.
+        """
+        request = pb.GetModelRequest(name=name, version=version)
+        with translated(self.target):
+            return self._models.GetModel(request, timeout=self._deadline).model
+
+    def stream(self, request: vis.VisualizeRequest) -> Generator[vis.VisualizeResponse]:
+        """Visualize, and yield what the server sends, as it comes.
+
+        Leaving the loop early cancels the call: the server stops within one step.
+
+        Parameters
+        ----------
+        request : VisualizeRequest
+            See `neurofv.build_request`.
+
+        Yields
+        ------
+        VisualizeResponse
+            Numbered from 1 without gaps, `completed` last.
+
+        Raises
+        ------
+        NeurofvError
+            The request was refused, the run failed or the connection broke.
+        StreamBroken
+            Events are missing.
+        """
+        order = Order()
+        call = self._visualization.Visualize(request, timeout=self._deadline)
+        try:
+            with translated(self.target):
+                for response in call:
+                    yield order.check(response)
+            order.finish()
+        finally:
+            call.cancel()
+
+    def visualize(
+        self,
+        model: str | vis.VisualizeRequest,
+        *,
+        on_event: Callable[[Event], object] | None = None,
+        keep_snapshots: bool = True,
+        **choices: Unpack[Choices],
+    ) -> Visualization:
+        """Visualize and wait for the result.
+
+        Parameters
+        ----------
+        model : str or VisualizeRequest
+            The model's name, or a complete request.
+        on_event : callable, optional
+            Called with each `Accepted`, `StateChanged`, `Progress`, complete `Volume` and `Completed`. An
+            exception that it raises cancels the call and passes through.
+        keep_snapshots : bool
+            Whether the result holds the snapshots; `on_event` gets them in any case.
+        **choices
+            What to visualize and how: see `neurofv.requests.Choices`.
+
+        Returns
+        -------
+        Visualization
+            The final volume, its figures and its origin.
+
+        Raises
+        ------
+        InvalidRequest
+            The arguments do not make a request.
+        NeurofvError
+            The request was refused, the run failed, the connection broke or what arrived is damaged.
+        """
+        classes: tuple[str, ...] = ()
+        if isinstance(model, str) and choices.get("contrast"):
+            classes = tuple(self.model(model, choices.get("version") or 0).classes)
+        collector = Collector(keep_snapshots)
+        with closing(self.stream(as_request(model, classes, choices))) as responses:
+            for response in responses:
+                event = collector.take(response)
+                if event is not None and on_event is not None:
+                    on_event(event)
+        return collector.result()

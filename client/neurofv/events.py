@@ -1,0 +1,137 @@
+"""The stream of a visualization, checked and folded into a result.
+
+Both clients read the wire and feed what they read in here; nothing here waits
+for anything.
+"""
+
+from neurofv.errors import StreamBroken
+from neurofv.results import Visualization
+from neurofv.v1 import visualization_service_pb2 as vis
+from neurofv.volumes import Assembler, Volume
+
+Event = vis.Accepted | vis.StateChanged | vis.Progress | Volume | vis.Completed
+
+
+class Order:
+    """Checks that a stream has no gap, the right beginning and an end."""
+
+    def __init__(self) -> None:
+        self._sequence = 0
+        self._completed = False
+
+    def check(self, response: vis.VisualizeResponse) -> vis.VisualizeResponse:
+        """Return the response if it is the next one.
+
+        Raises
+        ------
+        StreamBroken
+            Something is missing before it, or nothing may come any more.
+        """
+        if response.sequence != self._sequence + 1:
+            raise StreamBroken(
+                f"event {response.sequence} follows event {self._sequence}; what lies between was lost"
+            )
+        if self._completed:
+            raise StreamBroken(f"event {response.sequence} comes after the completed one")
+        if (self._sequence == 0) != response.HasField("accepted"):
+            raise StreamBroken(f"event {response.sequence} is {response.WhichOneof('event')!r}, out of turn")
+        self._sequence = response.sequence
+        self._completed = response.HasField("completed")
+        return response
+
+    def finish(self) -> None:
+        """Make sure that the stream was complete.
+
+        Raises
+        ------
+        StreamBroken
+            The last event was not `completed`.
+        """
+        if not self._completed:
+            raise StreamBroken(f"the stream ended after event {self._sequence} without a result")
+
+
+class Collector:
+    """Turns responses into events with whole volumes, and into the result.
+
+    Parameters
+    ----------
+    keep_snapshots : bool
+        Whether the result holds the snapshots too.
+    """
+
+    def __init__(self, keep_snapshots: bool = True) -> None:
+        self._keep_snapshots = keep_snapshots
+        self._assembler = Assembler()
+        self._job = ""
+        self._snapshots: list[Volume] = []
+        self._final: Volume | None = None
+        self._completed: vis.Completed | None = None
+
+    def take(self, response: vis.VisualizeResponse) -> Event | None:
+        """Take one response.
+
+        Parameters
+        ----------
+        response : VisualizeResponse
+            In order; see `Order`.
+
+        Returns
+        -------
+        Event or None
+            What happened; None while a volume is still arriving.
+
+        Raises
+        ------
+        VolumeCorrupt
+            A volume is not what was announced.
+        """
+        match response.WhichOneof("event"):
+            case "volume_begin":
+                self._assembler.begin(response.volume_begin)
+            case "volume_chunk":
+                self._assembler.chunk(response.volume_chunk)
+            case "volume_end":
+                return self._volume(self._assembler.end(response.volume_end))
+            case "accepted":
+                self._job = response.accepted.job
+                return response.accepted
+            case "state_changed":
+                return response.state_changed
+            case "progress":
+                return response.progress
+            case "completed":
+                self._completed = response.completed
+                return response.completed
+        # A newer server may send events that this client does not know.
+        return None
+
+    def result(self) -> Visualization:
+        """Return what the stream amounts to.
+
+        Raises
+        ------
+        StreamBroken
+            There is no final volume, or it is not the one that the provenance names.
+        VolumeCorrupt
+            The last volume did not end.
+        """
+        self._assembler.close()
+        if self._completed is None or self._final is None:
+            raise StreamBroken("the stream holds no final volume")
+        if self._completed.provenance.volume_sha256 != self._final.sha256:
+            raise StreamBroken("the provenance describes another volume than the one that came")
+        return Visualization(
+            job=self._job,
+            volume=self._final,
+            evaluation=self._completed.evaluation,
+            provenance=self._completed.provenance,
+            snapshots=tuple(self._snapshots),
+        )
+
+    def _volume(self, volume: Volume) -> Volume:
+        if volume.final:
+            self._final = volume
+        elif self._keep_snapshots:
+            self._snapshots.append(volume)
+        return volume
