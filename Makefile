@@ -48,9 +48,9 @@ proto: $(VENV)/.dev  ## Generate the stubs from proto/
 docs: $(VENV)/.dev  ## Write docs/reference from the code
 	$(BIN)/python docs/make_reference.py
 
-image:  ## Build the container image and let it answer a request
-	deploy/image/build.sh
-	deploy/image/smoke.sh
+image: $(VENV)/.run  ## Build the container image and let it answer a request
+	PYTHON=$(BIN)/python deploy/image/build.sh
+	PYTHON=$(BIN)/python deploy/image/smoke.sh
 
 bench-service: $(VENV)/.dev  ## Measure the service's latencies; writes benchmarks/results/service.json
 	$(BIN)/python -m benchmarks.service

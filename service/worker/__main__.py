@@ -43,6 +43,9 @@ class Worker:
         self._settings = settings
         self._repository = Repository(settings.repository)
         self._device = choose_device(settings.device)
+        if self._device.type == "cuda":
+            # On the CPU everything that the engine uses is deterministic as it is.
+            torch.use_deterministic_algorithms(True, warn_only=True)
         self._models: dict[str, LoadedModel] = {}
         self._jobs: queue.SimpleQueue[wire.Frame] = queue.SimpleQueue()
         self._cancelled: set[int] = set()
@@ -118,7 +121,6 @@ def main() -> None:
     settings = Settings(**arguments.settings)
     configure_logs(settings.log_format, settings.log_level)
     torch.set_num_threads(settings.threads or len(os.sched_getaffinity(0)))
-    torch.use_deterministic_algorithms(True, warn_only=True)
     Worker(socket.socket(fileno=arguments.fd), settings).serve()
 
 
