@@ -21,7 +21,7 @@ def machine() -> dict[str, object]:
         "python": platform.python_version(),
         "torch": version("torch"),
         "grpcio": version("grpcio"),
-        "load_before": os.getloadavg()[0],
+        "load_at_the_end": os.getloadavg()[0],
         "date": datetime.now(UTC).date().isoformat(),
     }
 
