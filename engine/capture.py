@@ -91,19 +91,24 @@ def activations(network: nn.Module, layers: Iterable[str], volume: Tensor) -> di
         A name is not a layer of the network.
     """
     modules = {name: module for name, module in network.named_modules() if name}
-    wanted = set(layers)
-    found: dict[str, Tensor] = {}
-    handles = []
-    for layer in sorted(wanted):
+    wanted = sorted(set(layers))
+    for layer in wanted:
         if layer not in modules:
             raise UnknownLayer(layer, list(modules))
+    found: dict[str, Tensor] = {}
 
-        def keep(module: nn.Module, inputs: object, output: Tensor, layer: str = layer) -> None:
-            found.setdefault(layer, output)
-            if len(found) == len(wanted):
+    def keep(layer: str, output: Tensor) -> None:
+        if layer not in found:
+            last = len(found) == len(wanted) - 1
+            # What runs on may overwrite its input, as an in-place ReLU does.
+            found[layer] = output if last else output.clone()
+            if last:
                 raise _AllReached
 
-        handles.append(modules[layer].register_forward_hook(keep))
+    handles = [
+        modules[layer].register_forward_hook(lambda module, inputs, output, layer=layer: keep(layer, output))
+        for layer in wanted
+    ]
     try:
         network(volume)
     except _AllReached:

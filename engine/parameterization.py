@@ -106,8 +106,9 @@ class Fourier(Checked):
     def scale(self, grid: Grid) -> Tensor:
         """Return the factor of every coefficient, with a root mean square of 1.
 
-        With that norm a step of the optimizer changes the image by as much as
-        the same step does on voxels, whatever the decay and the rank.
+        With that norm a step of the optimizer changes the image about as much
+        as the same step does on voxels, whatever the decay and the rank (up to
+        the square root of 2, for both parts of a coefficient move).
         """
         lowest = 1 / max(n * size for n, size in zip(grid.fourier_shape, grid.voxel_size, strict=True))
         scale = grid.frequencies.clamp(min=lowest) ** -self.decay

@@ -16,15 +16,12 @@ from engine.objective import Objective
 from engine.optimizer import Adam, Optimizer
 from engine.parameterization import Fourier, Latent, Parameterization
 from engine.regularizer import L1, Regularizer, TotalVariation
-from engine.start import ReferenceBrain, Start
+from engine.start import ReferenceBrain, Scene, Start
 from engine.transform import Transforms, resample
-
-# A background of exactly 0 would map to minus infinity before the squashing.
-_MARGIN = 0.02
 
 
 class Diverged(ArithmeticError):
-    """The objective is no longer a finite number.
+    """The objective, a penalty or the volume is no longer finite.
 
     Parameters
     ----------
@@ -56,8 +53,8 @@ class Spec(Checked):
     reference : Tensor or None
         The brain on the grid, model units, for a start that asks for it.
     window : Tensor or None
-        Share of the latent image that shows at each voxel, 0 to 1; None for all of it. It fades the
-        volume into its start towards the border of a box that is cut from a larger volume.
+        Share of the optimized volume at each voxel, 0 to 1; the rest is the reference. It fades a box
+        that is cut from a larger volume into what surrounds it; None for no fading.
     steps, seed, snapshot_every : int
         Number of steps, seed of every draw, steps between snapshots (0 for none).
     """
@@ -102,27 +99,26 @@ def visualize(
     Raises
     ------
     Diverged
-        The objective is no longer finite.
+        A number is no longer finite.
     UnknownLayer, UnitOutOfRange
         The objective names what the network does not have.
     """
     device = next(network.parameters()).device
     generator = torch.Generator().manual_seed(spec.seed)
     latent = spec.parameterization.latent(spec.grid, spec.start.deviation, generator, device)
-    base = _base(spec, device)
+    scene = Scene(spec.start, spec.intensity_range, spec.reference, spec.window, device)
     optimizer = spec.optimizer.over(latent.free)
-    with frozen(network):
-        for step in range(1, spec.steps + 1):
-            if should_stop():
-                return
-            begin = time.perf_counter()
-            objective, penalties = _step(network, spec, latent, base, optimizer, generator)
-            if not math.isfinite(objective):
-                raise Diverged(step)
-            yield Progress(step, spec.steps, objective, penalties, time.perf_counter() - begin)
-            if spec.snapshot_every and step % spec.snapshot_every == 0 and step < spec.steps:
-                yield Snapshot(step, _volume(spec, latent, base))
-    yield Result(spec.steps, _volume(spec, latent, base))
+    for step in range(1, spec.steps + 1):
+        if should_stop():
+            return
+        begin = time.perf_counter()
+        objective, penalties = _step(network, spec, latent, scene, optimizer, generator)
+        if not all(map(math.isfinite, (objective, *penalties.values()))):
+            raise Diverged(step)
+        yield Progress(step, spec.steps, objective, penalties, time.perf_counter() - begin)
+        if spec.snapshot_every and step % spec.snapshot_every == 0 and step < spec.steps:
+            yield Snapshot(step, _volume(scene, latent, step))
+    yield Result(spec.steps, _volume(scene, latent, spec.steps))
 
 
 @torch.no_grad()
@@ -155,22 +151,23 @@ def _step(
     network: nn.Module,
     spec: Spec,
     latent: Latent,
-    base: Tensor,
+    scene: Scene,
     optimizer: torch.optim.Optimizer,
     generator: torch.Generator,
 ) -> tuple[float, dict[str, float]]:
     """Take one step and return the objective and the penalties it was taken on."""
-    image = _image(spec, latent, base)
+    image = scene.image(latent.image())
     seen = image
     if spec.transforms.any:
         seen = resample(image, spec.grid, *spec.transforms.draw(spec.grid.ndim, generator))
-    readings = spec.objective.read(activations(network, spec.objective.layers, seen))
+    # Frozen for the step alone: between events the network is the caller's.
+    with frozen(network):
+        readings = spec.objective.read(activations(network, spec.objective.layers, seen))
     objective = spec.objective.combine(readings)
-    home = _squash(spec, base)
     penalties = {
         regularizer.name: penalty
         for regularizer in spec.regularizers
-        if (penalty := regularizer.penalty(image, home, spec.grid)) is not None
+        if (penalty := regularizer.penalty(image, scene.home, spec.grid)) is not None
     }
     loss = -objective.sum() + sum(penalty.sum() for penalty in penalties.values())
     # Only the latent's gradient is made; nothing accumulates anywhere else.
@@ -181,30 +178,9 @@ def _step(
     return objective.sum().item(), {name: penalty.sum().item() for name, penalty in penalties.items()}
 
 
-def _base(spec: Spec, device: torch.device) -> Tensor:
-    """Return what the latent is added to: 0 (middle grey) or the unsquashed brain."""
-    if not spec.start.on_brain:
-        return torch.zeros((), device=device)
-    if spec.reference is None:
-        raise ValueError("a start on the reference brain needs Spec.reference; give it, or start from Noise")
-    low, high = spec.intensity_range
-    share = (spec.reference.to(device) - low) / (high - low)
-    return torch.logit(share.clamp(_MARGIN, 1 - _MARGIN))[None, None]
-
-
-def _image(spec: Spec, latent: Latent, base: Tensor) -> Tensor:
-    """Return the untransformed image, `(1, 1, *shape)`, model units."""
-    unbounded = latent.image()
-    if spec.window is not None:
-        unbounded = unbounded * spec.window.to(unbounded)
-    return _squash(spec, unbounded + base)
-
-
-def _squash(spec: Spec, unbounded: Tensor) -> Tensor:
-    low, high = spec.intensity_range
-    return low + (high - low) * torch.sigmoid(unbounded)
-
-
 @torch.no_grad()
-def _volume(spec: Spec, latent: Latent, base: Tensor) -> Tensor:
-    return _image(spec, latent, base)[0, 0].cpu().clone()
+def _volume(scene: Scene, latent: Latent, step: int) -> Tensor:
+    volume = scene.image(latent.image())[0, 0].cpu().clone()
+    if not volume.isfinite().all():
+        raise Diverged(step)
+    return volume

@@ -18,10 +18,16 @@ async def _serve(settings: Settings) -> None:
     asked_to_stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, asked_to_stop.set)
+    stopping = asyncio.create_task(asked_to_stop.wait())
+    starting = asyncio.create_task(server.start())
     try:
-        await server.start()
-        await asked_to_stop.wait()
+        # Who is asked to stop while models still load does not load them to the end.
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            await starting
+            await stopping
     finally:
+        starting.cancel()
         await server.stop()
 
 

@@ -9,6 +9,9 @@ from typing import ClassVar
 
 from grpc import StatusCode
 
+_LONGEST_NAME = 128
+_MOST_LISTED = 64
+
 
 class ServiceError(Exception):
     """A failure that the caller is told about.
@@ -77,7 +80,11 @@ class NotFound(ServiceError):
     kind: ClassVar[str] = "thing"
 
     def __init__(self, name: str, valid: Sequence[str], where: str) -> None:
-        listed = ", ".join(valid) or "none"
+        # A status travels in headers, which have a limit of their own.
+        name = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
+        listed = ", ".join(valid[:_MOST_LISTED]) or "none"
+        if len(valid) > _MOST_LISTED:
+            listed += f" and {len(valid) - _MOST_LISTED} more"
         super().__init__(f"no {self.kind} {name!r} in {where}; there are: {listed}", valid=listed)
         self.resource = (f"neurofv.v1/{self.kind}", name)
 

@@ -54,8 +54,8 @@ class Server:
         versions = {"version": __version__, "torch": version("torch"), "python": platform.python_version()}
         metrics = Metrics(versions)
         self._repository = Repository(settings.repository)
-        self._dispatcher = Dispatcher(settings, metrics)
         self._health = health.aio.HealthServicer()
+        self._dispatcher = Dispatcher(settings, metrics, self._announce)
         self._grpc = grpc.aio.server(interceptors=[CallInterceptor(metrics)], options=_OPTIONS)
         self._operator = OperatorServer(
             settings.http_host, settings.http_port, metrics.registry, lambda: self._dispatcher.ready
@@ -84,14 +84,17 @@ class Server:
             where = f"{self._settings.host}:{self._settings.port}"
             raise OSError(f"gRPC cannot listen on {where}; set NEUROFV_HOST and NEUROFV_PORT") from None
         await self._grpc.start()
-        for service in ("", *_SERVICES):
-            await self._health.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)
+        await self._announce(False)
         await self._dispatcher.start()
         await self._announce_models()
-        for service in ("", *_SERVICES):
-            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         _log.info("serving", host=self._settings.host, port=port, http_port=self._operator.port)
         return port
+
+    async def _announce(self, serving: bool) -> None:
+        """Set the health of the server and of every service."""
+        states = health_pb2.HealthCheckResponse
+        for service in ("", *_SERVICES):
+            await self._health.set(service, states.SERVING if serving else states.NOT_SERVING)
 
     async def _announce_models(self) -> None:
         """Give every model its health: it serves if any of its versions is ready."""
@@ -110,5 +113,6 @@ class Server:
         _log.info("draining", grace_seconds=self._settings.grace_seconds)
         await self._health.enter_graceful_shutdown()
         await self._dispatcher.drain(self._settings.grace_seconds)
-        await self._grpc.stop(1)
+        # Whoever still reads a finished volume gets the grace too.
+        await self._grpc.stop(self._settings.grace_seconds)
         self._operator.close()

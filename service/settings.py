@@ -36,6 +36,7 @@ class Settings(BaseSettings):
     threads: int = Field(0, ge=0, description="Threads of a CPU worker; 0 takes every core.")
     queue_length: int = Field(64, ge=1, description="Jobs that may wait before new ones are refused.")
     max_steps: int = Field(10_000, ge=1, description="Most optimizer steps a request may ask for.")
+    max_terms: int = Field(64, ge=1, description="Most terms an objective may have.")
     max_voxels: int = Field(4_000_000, ge=1, description="Most voxels a canvas may have.")
     grace_seconds: float = Field(5.0, ge=0, description="Time that running calls get at shutdown.")
     log_format: Literal["json", "console"] = Field("json", description="Form of the log lines.")

@@ -4,7 +4,7 @@ import uuid
 
 import structlog
 from google.protobuf import any_pb2, duration_pb2
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
 
@@ -74,6 +74,8 @@ def reason_of(status: status_pb2.Status) -> str:
 def _known(error: BaseException) -> errors.ServiceError | None:
     if isinstance(error, errors.ServiceError):
         return error
+    if isinstance(error, DecodeError):
+        return errors.InvalidField("request", "is not a message of this contract; send protobuf bytes")
     if isinstance(error, engine.Diverged):
         return errors.Diverged(str(error), step=error.step)
     if isinstance(error, BundleCorrupt):

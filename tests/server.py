@@ -31,7 +31,7 @@ class RunningServer:
         Every line that it has logged.
     """
 
-    def __init__(self, repository: Path, **settings: object) -> None:
+    def __init__(self, repository: Path, own_group: bool = False, **settings: object) -> None:
         chosen = {"port": 0, "http_port": 0, "repository": repository, "log_level": "info", **settings}
         environment = {f"NEUROFV_{name.upper()}": str(value) for name, value in chosen.items()}
         self.log: list[dict] = []
@@ -42,6 +42,7 @@ class RunningServer:
             cwd=Path(__file__).parents[1],
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=own_group,
         )
         threading.Thread(target=self._read_log, daemon=True).start()
         self._serving.wait(START_SECONDS)

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import time
 from collections import deque
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -15,6 +16,7 @@ from service.settings import Settings
 from service.status import reason_of, to_status
 from service.worker.process import WorkerProcess
 
+_LONGEST_PAUSE = 30.0
 _log = structlog.get_logger()
 
 
@@ -27,11 +29,16 @@ class Dispatcher:
         Queue length, device, threads, repository.
     metrics : Metrics
         Where figures go.
+    on_change : callable
+        Told whenever the worker becomes ready (True) or is lost (False).
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: Settings, metrics: Metrics, on_change: Callable[[bool], Awaitable[None]]
+    ) -> None:
         self._settings = settings
         self._metrics = metrics
+        self._on_change = on_change
         self._worker = WorkerProcess(settings)
         self._numbers = itertools.count(1)
         self._waiting: deque[Job] = deque()
@@ -46,8 +53,15 @@ class Dispatcher:
         return self._worker.ready and not self._draining
 
     async def start(self) -> None:
-        """Start the worker and return when it has loaded the models."""
+        """Start the worker and return when it has loaded the models.
+
+        Raises
+        ------
+        WorkerLost
+            It does not start.
+        """
         await self._worker.start()
+        await self._on_change(True)
         self._loop = asyncio.create_task(self._serve())
 
     def submit(self, request: vis.VisualizeRequest) -> Job:
@@ -70,8 +84,6 @@ class Dispatcher:
         """
         if self._draining:
             raise Draining
-        # A caller who left before the turn came makes room.
-        self._waiting = deque(job for job in self._waiting if not self._gave_up(job))
         limit = self._settings.queue_length
         if len(self._waiting) >= limit:
             raise QueueFull(f"{limit} jobs wait already; try again later", limit=limit)
@@ -82,12 +94,19 @@ class Dispatcher:
         self._arrival.set()
         return job
 
+    def cancel(self, job: Job) -> None:
+        """Stop a job whose caller has left: at once if it waits, within one step if it runs."""
+        job.cancel()
+        if job in self._waiting:
+            self._waiting.remove(job)
+            self._metrics.queue_depth.set(len(self._waiting))
+            self._finish(job, Outcome(vis.JOB_STATE_CANCELLED))
+
     async def drain(self, grace_seconds: float) -> None:
         """Refuse new jobs, let the running one finish within the grace, stop the worker."""
         self._draining = True
         refused = Outcome(vis.JOB_STATE_FAILED, to_status(Draining()))
-        while self._waiting:
-            self._finish(self._waiting.popleft(), refused)
+        self._fail_waiting(refused)
         end = time.monotonic() + grace_seconds
         while self._running is not None and time.monotonic() < end:
             await asyncio.sleep(0.05)
@@ -98,47 +117,61 @@ class Dispatcher:
         await self._worker.stop()
 
     async def _serve(self) -> None:
-        while True:
-            while not self._waiting:
-                self._arrival.clear()
-                await self._arrival.wait()
-            job = self._waiting.popleft()
-            self._metrics.queue_depth.set(len(self._waiting))
-            if self._gave_up(job):
-                continue
-            self._running = job
-            self._metrics.jobs_running.set(1)
-            await self._run(job)
-            self._metrics.jobs_running.set(0)
-            self._running = None
+        while not self._draining:
+            await self._revive()
+            job = await self._next()
+            if job is not None:
+                self._running = job
+                self._metrics.jobs_running.set(1)
+                await self._run(job)
+                self._metrics.jobs_running.set(0)
+                self._running = None
+
+    async def _revive(self) -> None:
+        """Start the worker if it is gone; while it does not start, nobody waits in vain."""
+        pause = 1.0
+        while not self._worker.ready and not self._draining:
+            await self._on_change(False)
+            try:
+                await self._worker.start()
+                await self._on_change(True)
+            except WorkerLost as error:
+                _log.error("worker_does_not_start", next_try_seconds=pause)
+                self._fail_waiting(Outcome(vis.JOB_STATE_FAILED, to_status(error)))
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _next(self) -> Job | None:
+        """Return the next job, or None if the worker has died while there was none."""
+        while not self._waiting:
+            self._arrival.clear()
+            events = {asyncio.create_task(self._arrival.wait()), asyncio.create_task(self._worker.died())}
+            _, rest = await asyncio.wait(events, return_when=asyncio.FIRST_COMPLETED)
+            for task in rest:
+                task.cancel()
+            if not self._worker.ready:
+                return None
+        job = self._waiting.popleft()
+        self._metrics.queue_depth.set(len(self._waiting))
+        return job
 
     async def _run(self, job: Job) -> None:
         started = time.monotonic()
         self._metrics.queue_wait.observe(started - job.created)
+        job.move(vis.JOB_STATE_RUNNING)
         try:
-            if not self._worker.ready:
-                await self._worker.start()
-            job.move(vis.JOB_STATE_RUNNING)
             outcome = await self._worker.run(job, self._metrics)
         except Exception as error:
+            # One job's failure must not end the loop; nor must the next job hear what was left unsaid.
             outcome = Outcome(vis.JOB_STATE_FAILED, to_status(error))
-            await self._recover(job, error)
+            await self._worker.stop()
         self._finish(job, outcome)
         self._metrics.job_duration.labels(job.request.model).observe(time.monotonic() - started)
 
-    async def _recover(self, job: Job, error: Exception) -> None:
-        _log.warning("job_failed", job=job.name, error=type(error).__name__)
-        await self._worker.stop()
-        try:
-            await self._worker.start()
-        except WorkerLost:
-            _log.error("worker_does_not_start")
-
-    def _gave_up(self, job: Job) -> bool:
-        """Finish a waiting job whose caller has left."""
-        if job.cancel_requested.is_set():
-            self._finish(job, Outcome(vis.JOB_STATE_CANCELLED))
-        return job.ended
+    def _fail_waiting(self, outcome: Outcome) -> None:
+        while self._waiting:
+            self._finish(self._waiting.popleft(), outcome)
+        self._metrics.queue_depth.set(0)
 
     def _finish(self, job: Job, outcome: Outcome) -> None:
         if not job.end(outcome):

@@ -17,6 +17,7 @@ from neurofv.v1 import visualization_service_pb2 as vis
 from service.errors import ClassNotFound, InvalidField, LayerNotFound, UnitOutOfRange
 from service.method import Method
 from service.real_images import spread
+from service.settings import Settings
 from service.volumes.canvas import FADE_MM, Box, resolve, to_voxel
 
 # The default canvas is so much larger than the receptive field, before it fades.
@@ -54,7 +55,7 @@ class Plan:
         return _objective(self.request, self.bundle, Box((0, 0, 0), self.bundle.manifest.input.shape))
 
 
-def make_plan(request: vis.VisualizeRequest, bundle: Bundle, max_steps: int, max_voxels: int) -> Plan:
+def make_plan(request: vis.VisualizeRequest, bundle: Bundle, settings: Settings) -> Plan:
     """Check a request against its model and the server's limits.
 
     Parameters
@@ -63,7 +64,7 @@ def make_plan(request: vis.VisualizeRequest, bundle: Bundle, max_steps: int, max
         As it came; it is not changed.
     bundle : Bundle
         The model that it names.
-    max_steps, max_voxels : int
+    settings : Settings
         The server's limits.
 
     Returns
@@ -79,16 +80,15 @@ def make_plan(request: vis.VisualizeRequest, bundle: Bundle, max_steps: int, max
     resolved = vis.VisualizeRequest()
     resolved.CopyFrom(request)
     method = Method.read(request)
-    if method.choices["steps"] > max_steps:
-        rule = f"is {method.choices['steps']}, but the server's limit is {max_steps}"
-        raise InvalidField("steps", rule, limit=max_steps, actual=method.choices["steps"])
+    _limit("steps", method.choices["steps"], settings.max_steps)
+    _limit("objective.terms", len(request.objective.terms), settings.max_terms)
     method.write(resolved)
     resolved.model, resolved.version = bundle.manifest.name, bundle.manifest.version
     _check_terms(resolved, bundle)
     space = bundle.manifest.input
     if not resolved.canvas.HasField("size_mm"):
         resolved.canvas.size_mm.CopyFrom(_default_size(resolved, bundle))
-    box = resolve(resolved.canvas, space, _middle(resolved, bundle), max_voxels)
+    box = resolve(resolved.canvas, space, _middle(resolved, bundle), settings.max_voxels)
     _place_neurons(resolved)
     objective = _objective(resolved, bundle, box)
     spec = engine.Spec(
@@ -98,6 +98,13 @@ def make_plan(request: vis.VisualizeRequest, bundle: Bundle, max_steps: int, max
         **method.choices,
     )
     return Plan(resolved, bundle, spec, box)
+
+
+def _limit(field: str, actual: int, limit: int) -> None:
+    if actual > limit:
+        raise InvalidField(
+            field, f"is {actual}, but the server's limit is {limit}", limit=limit, actual=actual
+        )
 
 
 def _check_terms(request: vis.VisualizeRequest, bundle: Bundle) -> None:

@@ -14,6 +14,7 @@ from service.jobs.job import JobFailed
 from service.observability.metrics import Metrics
 from service.status import code_of, reason_of, to_status
 
+_DEADLINE_SLACK_SECONDS = 0.1
 _log = structlog.get_logger()
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 # By (request streams, response streams): the handler's attribute, how to make one, the metrics' label.
@@ -49,9 +50,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         _, service, method = handler_call_details.method.split("/", 2)
         attribute, make, kind = _KINDS[handler.request_streaming, handler.response_streaming]
         call = _Call(self._metrics, (kind, service, method))
+        # Bytes that are no message must fail inside the call, where failures become statuses.
+        parse = handler.request_deserializer
+        inside = None if handler.request_streaming else parse
         wrapped: _Handler = make(
-            call.around(getattr(handler, attribute)),
-            request_deserializer=handler.request_deserializer,
+            call.around(getattr(handler, attribute), inside),
+            request_deserializer=None if inside else parse,
             response_serializer=handler.response_serializer,
         )
         return wrapped
@@ -64,13 +68,17 @@ class _Call:
         self._metrics = metrics
         self._labels = labels
 
-    def around(self, behavior: Callable[..., Any]) -> Callable[..., Any]:
+    def around(
+        self, behavior: Callable[..., Any], parse: Callable[[bytes], Any] | None
+    ) -> Callable[..., Any]:
+        """Return the behavior with metrics and statuses around it; `parse` reads its request, if given."""
         if inspect.isasyncgenfunction(behavior):
 
             async def stream(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
                 begun = self._begin()
                 try:
-                    async for response in behavior(request, context):
+                    message = parse(request) if parse else request
+                    async for response in behavior(message, context):
                         self._metrics.messages_sent.labels(*self._labels).inc()
                         yield response
                 except BaseException as error:
@@ -82,7 +90,7 @@ class _Call:
         async def single(request: Any, context: grpc.aio.ServicerContext) -> Any:
             begun = self._begin()
             try:
-                response = await behavior(request, context)
+                response = await behavior(parse(request) if parse else request, context)
             except BaseException as error:
                 await self._fail(error, context, begun)
             self._metrics.messages_sent.labels(*self._labels).inc()
@@ -104,7 +112,9 @@ class _Call:
     async def _fail(self, error: BaseException, context: grpc.aio.ServicerContext, begun: float) -> None:
         """End the call with the error's status; always raises."""
         if isinstance(error, asyncio.CancelledError | GeneratorExit):
-            late = (context.time_remaining() or 1) <= 0
+            # The caller's clock runs out first and its cancel arrives a moment before our own deadline.
+            left = context.time_remaining()
+            late = left is not None and left < _DEADLINE_SLACK_SECONDS
             self._end(grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED, begun)
             raise error
         if isinstance(error, grpc.aio.AbortError):

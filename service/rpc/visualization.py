@@ -45,7 +45,7 @@ class VisualizationService(visualization_service_pb2_grpc.VisualizationServiceSe
         plan = await asyncio.to_thread(self._plan, request)
         job = self._dispatcher.submit(plan.request)
         # Called however the call ends, also when the client is cut off in the middle of a write.
-        context.add_done_callback(lambda _: job.cancel())  # type: ignore[arg-type]  # the stub's own slip
+        context.add_done_callback(lambda _: self._dispatcher.cancel(job))  # type: ignore[arg-type]  # the stub's slip
         async for event in job.stream():
             if event.HasField("volume_begin"):
                 kind = vis.VolumeKind.Name(event.volume_begin.kind).removeprefix("VOLUME_KIND_").lower()
@@ -55,4 +55,4 @@ class VisualizationService(visualization_service_pb2_grpc.VisualizationServiceSe
 
     def _plan(self, request: vis.VisualizeRequest) -> Plan:
         bundle = find_bundle(self._repository, request.model, request.version)
-        return make_plan(request, bundle, self._settings.max_steps, self._settings.max_voxels)
+        return make_plan(request, bundle, self._settings)

@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import queue
+import signal
 import socket
 import threading
 
@@ -16,10 +17,11 @@ import torch
 
 from models import Repository
 from neurofv.v1 import visualization_service_pb2 as vis
+from service.errors import ServiceError
 from service.jobs.plan import make_plan
 from service.observability.logs import configure_logs
 from service.settings import Settings
-from service.status import to_status
+from service.status import reason_of, to_status
 from service.volumes.nifti import VolumeFile
 from service.worker import wire
 from service.worker.run import LoadedModel, run
@@ -78,7 +80,7 @@ class Worker:
         try:
             request = vis.VisualizeRequest.FromString(data)
             model = self._model(request.model, request.version)
-            plan = make_plan(request, model.bundle, self._settings.max_steps, self._settings.max_voxels)
+            plan = make_plan(request, model.bundle, self._settings)
             last = wire.Kind.STOPPED, b""
             for item in run(plan, model, lambda: job in self._cancelled):
                 if isinstance(item, VolumeFile):
@@ -90,7 +92,11 @@ class Worker:
                     self._send(wire.Kind.EVENT, job, item.SerializeToString())
             self._send(last[0], job, last[1])
         except Exception as error:
-            self._send(wire.Kind.FAILED, job, to_status(error).SerializeToString())
+            status = to_status(error)
+            self._send(wire.Kind.FAILED, job, status.SerializeToString())
+            if self._device.type == "cuda" and reason_of(status) == ServiceError.reason:
+                # A fault on a GPU spoils the process for every later job; the server starts another.
+                os._exit(1)
 
     def _model(self, name: str, version: int) -> LoadedModel:
         bundle = self._repository.get(name, version)
@@ -120,6 +126,10 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = Settings(**arguments.settings)
     configure_logs(settings.log_format, settings.log_level)
+    # Ctrl-C in a terminal and a service manager's SIGTERM reach the whole group; when the worker ends is
+    # for the server to say.
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, signal.SIG_IGN)
     torch.set_num_threads(settings.threads or len(os.sched_getaffinity(0)))
     Worker(socket.socket(fileno=arguments.fd), settings).serve()
 

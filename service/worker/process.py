@@ -55,25 +55,39 @@ class WorkerProcess:
         WorkerLost
             It ended, or was not ready in time.
         """
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "service.worker",
-                f"--fd={theirs.fileno()}",
-                f"--settings={self._settings.model_dump_json()}",
-                pass_fds=[theirs.fileno()],
-                env=_THREADS_SLEEP | os.environ,
-                stdin=asyncio.subprocess.DEVNULL,
-            )
-        reader, self._writer = await asyncio.open_connection(sock=ours)
+        await self.stop()
         try:
+            reader = await self._spawn()
             await asyncio.wait_for(wire.read(reader), _START_SECONDS)
-        except (EOFError, ConnectionError, TimeoutError):
+        except (EOFError, OSError, TimeoutError):
             await self.stop()
             raise WorkerLost("the worker process did not start; the server's log says why") from None
         self._reader = reader
+
+    async def _spawn(self) -> asyncio.StreamReader:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                self._process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-m",
+                    "service.worker",
+                    f"--fd={theirs.fileno()}",
+                    f"--settings={self._settings.model_dump_json()}",
+                    pass_fds=[theirs.fileno()],
+                    env=_THREADS_SLEEP | os.environ,
+                    stdin=asyncio.subprocess.DEVNULL,
+                )
+            except OSError:
+                ours.close()
+                raise
+        reader, self._writer = await asyncio.open_connection(sock=ours)
+        return reader
+
+    async def died(self) -> None:
+        """Return when the process has ended."""
+        if self._process is not None:
+            await self._process.wait()
 
     async def run(self, job: Job, metrics: Metrics) -> Outcome:
         """Run a job and publish what the worker says of it.

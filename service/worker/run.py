@@ -126,7 +126,9 @@ def _against_real_images(bundle: Bundle, unit: engine.Unit, activation: float) -
     if known is None:
         return found
     values, levels = known
-    found.percentile = float(np.interp(activation, values, levels))
+    # Of equal quantiles the lowest level counts: the share of images that lie below.
+    distinct, first = np.unique(values, return_index=True)
+    found.percentile = float(np.interp(activation, distinct, levels[first], right=1.0))
     found.real_p95 = float(np.interp(0.95, levels, values))
     if isinstance(unit, engine.ClassLogit):
         # A logit is held against the images of its own class: the others hardly reach it.

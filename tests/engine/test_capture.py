@@ -58,6 +58,21 @@ def test_unknown_layers_are_named_with_the_valid_ones() -> None:
     assert not network[0]._forward_hooks
 
 
+def test_no_hook_stays_when_one_of_several_layers_is_unknown() -> None:
+    network = nn.Sequential(nn.Conv1d(1, 2, 3), nn.ReLU())
+    with pytest.raises(UnknownLayer):
+        activations(network, ["0", "conv9"], torch.randn(1, 1, 8))
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_readings_survive_what_overwrites_its_input() -> None:
+    network = nn.Sequential(nn.Conv1d(1, 4, 3), nn.ReLU(inplace=True), nn.Conv1d(4, 2, 3)).eval()
+    volume = torch.randn(1, 1, 30)
+    found = activations(network, ["0", "2"], volume)
+    torch.testing.assert_close(found["0"], network[0](volume))
+    assert found["0"].min() < 0
+
+
 def test_frozen_restores_mixed_flags_also_after_an_error() -> None:
     network = nn.Sequential(nn.Conv1d(1, 2, 3), nn.BatchNorm1d(2), nn.Dropout())
     network[1].eval()

@@ -33,6 +33,7 @@ from engine import (
     Voxels,
     visualize,
 )
+from engine.start import Scene
 from tests.engine.networks import networks
 
 STILL = Transforms(jitter_mm=0, rotation_degrees=0, scale=0)
@@ -154,13 +155,25 @@ def test_a_start_on_the_brain_shows_the_brain() -> None:
     torch.testing.assert_close(list(visualize(network, spec))[-1].image, brain, atol=1e-4, rtol=1e-3)
 
 
-def test_a_window_leaves_the_start_where_it_is_zero() -> None:
+@pytest.mark.parametrize("start", [Noise(0.1), ReferenceBrain(0.1)])
+def test_a_window_leaves_the_brain_where_it_is_zero(start: Noise) -> None:
     network = nn.Sequential(nn.Conv2d(1, 2, 3))
+    brain = torch.rand(12, 12, generator=torch.Generator().manual_seed(0))
     window = torch.ones(12, 12)
     window[:, :4] = 0
-    image = list(visualize(network, _spec(2, window=window, optimizer=Adam(1.0))))[-1].image
-    assert (image[:, :4] == 0.5).all()
-    assert ((image[:, 4:] - 0.5).abs() > 0.05).any()
+    spec = _spec(2, start=start, reference=brain, window=window, optimizer=Adam(1.0))
+    image = list(visualize(network, spec))[-1].image
+    assert torch.equal(image[:, :4], brain[:, :4])
+    assert ((image - brain)[:, 4:].abs() > 0.05).any()
+
+
+def test_a_latent_of_zeros_is_exactly_the_brain_also_where_it_is_black() -> None:
+    brain = torch.rand(9, 9, generator=torch.Generator().manual_seed(0))
+    brain[:3] = 0
+    brain[3] = 1
+    scene = Scene(ReferenceBrain(), (0.0, 1.0), brain, None, torch.device("cpu"))
+    torch.testing.assert_close(scene.image(torch.zeros(1, 1, 9, 9))[0, 0], brain, atol=1e-6, rtol=0)
+    assert torch.equal(scene.home[0, 0], brain)
 
 
 def test_a_start_on_the_brain_needs_one() -> None:
@@ -186,6 +199,33 @@ def test_abandoning_the_run_leaves_the_network_as_found() -> None:
     next(run)
     run.close()
     assert _same(before, _state(network))
+
+
+def test_a_penalty_that_is_not_finite_is_no_result() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 3))
+    spec = _spec(2, regularizers=(L2(1e300),), start=Noise(1.0), steps=1)
+    with pytest.raises(Diverged, match="step 1"):
+        list(visualize(network, spec))
+
+
+def test_a_volume_that_is_not_finite_is_no_result() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 3))
+    with torch.no_grad():
+        network[0].weight.fill_(float("inf"))  # finite forward on zeros, NaN gradients
+        network[0].bias.zero_()
+    spec = _spec(2, intensity_range=(-1.0, 1.0), start=Noise(0.0), regularizers=(), transforms=STILL, steps=1)
+    with pytest.raises(Diverged, match="step 1"):
+        list(visualize(network, spec))
+
+
+def test_between_events_the_network_is_as_found() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    before = _state(network)
+    runs = [visualize(network, _spec(2, seed=seed)) for seed in range(2)]
+    for _ in range(2):
+        for run in runs:
+            next(run)
+            assert _same(before, _state(network))
 
 
 def test_divergence_is_said_with_its_step() -> None:

@@ -69,6 +69,28 @@ CASES = {
         "INVALID_FIELD",
         "regularization.regularizers[1]",
     ),
+    "too many terms": (
+        request("objective {" + 65 * ' terms { class_logit { class_name: "cube" } }' + "}"),
+        INVALID,
+        "INVALID_FIELD",
+        "objective.terms",
+    ),
+    "a layer with an endless name": (
+        request(_unit(f'channel {{ layer: "{"x" * 100_000}" }}')),
+        NOT_FOUND,
+        "LAYER_NOT_FOUND",
+        None,
+    ),
+    "a weight that no number survives": (
+        request(
+            CUBE,
+            SMALL,
+            "steps: 1 regularization { regularizers { l2 { weight: 1e300 } } } start { noise { deviation: 1 } }",
+        ),
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "OPTIMISATION_DIVERGED",
+        None,
+    ),
     "negative steps": (request(CUBE, "steps: -5"), INVALID, "INVALID_FIELD", "steps"),
     "zero steps": (request(CUBE, "steps: 0"), INVALID, "INVALID_FIELD", "steps"),
     "too many steps": (request(CUBE, "steps: 1000000"), INVALID, "INVALID_FIELD", "steps"),
@@ -137,6 +159,16 @@ def test_the_status_is_exact_and_the_server_serves_on(server: RunningServer, nam
     assert violations(caught.value) == ([field] if field else [])
     assert "/" + "tmp" not in caught.value.details()
     assert server.check() == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_bytes_that_are_no_message(server: RunningServer) -> None:
+    send = server.channel.unary_stream("/neurofv.v1.VisualizationService/Visualize")
+    ask = server.channel.unary_unary("/neurofv.v1.ModelService/GetModel")
+    for call in (lambda: list(send(b"\xff\xff\xff", timeout=30)), lambda: ask(b"\xff\xff\xff", timeout=30)):
+        with pytest.raises(grpc.RpcError) as caught:
+            call()
+        assert failure(caught.value)[:2] == (INVALID, "INVALID_FIELD")
+        assert violations(caught.value) == ["request"]
 
 
 def test_the_valid_layers_are_listed(server: RunningServer) -> None:

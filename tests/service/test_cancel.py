@@ -1,5 +1,7 @@
 """A caller who leaves stops the optimizer, and nobody blocks anybody."""
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -7,7 +9,6 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2
 
-from neurofv.v1 import visualization_service_pb2 as vis
 from tests.server import RunningServer
 from tests.service.requests import CUBE, SMALL, Stream, request
 
@@ -43,38 +44,52 @@ def test_a_cancel_stops_the_optimizer(server: RunningServer) -> None:
 
 
 def test_a_deadline_stops_the_optimizer(server: RunningServer) -> None:
-    before = server.metric(CANCELLED)
+    late = (
+        'grpc_server_handled_total{grpc_code="DEADLINE_EXCEEDED",grpc_method="Visualize",'
+        'grpc_service="neurofv.v1.VisualizationService",grpc_type="server_stream"}'
+    )
+    before, before_late = server.metric(CANCELLED), server.metric(late)
     with pytest.raises(grpc.RpcError) as caught:
         list(server.visualization.Visualize(LONG, timeout=2))
     assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     _wait(lambda: server.metric(CANCELLED) == before + 1)
+    assert server.metric(late) == before_late + 1
 
 
-def test_a_client_that_vanishes_mid_stream(server: RunningServer) -> None:
-    """Its connection is cut without a goodbye while volumes are on their way."""
+def test_a_client_that_is_killed_mid_stream(server: RunningServer) -> None:
+    """A process that dies while volumes are on their way says no goodbye."""
     before = server.metric(CANCELLED)
-    with grpc.insecure_channel(server.target) as channel:
-        method = "/neurofv.v1.VisualizationService/Visualize"
-        open_stream = channel.unary_stream(
-            method,
-            request_serializer=vis.VisualizeRequest.SerializeToString,
-            response_deserializer=vis.VisualizeResponse.FromString,
-        )
-        call = open_stream(LONG, timeout=120)
-        next(event for event in call if event.HasField("volume_chunk"))
+    script = (
+        "import sys, grpc\n"
+        "from neurofv.v1 import visualization_service_pb2 as vis, visualization_service_pb2_grpc as api\n"
+        "stub = api.VisualizationServiceStub(grpc.insecure_channel(sys.argv[1]))\n"
+        "request = vis.VisualizeRequest.FromString(bytes.fromhex(sys.argv[2]))\n"
+        "for event in stub.Visualize(request):\n"
+        "    if event.HasField('volume_chunk'):\n"
+        "        print('chunk', flush=True)\n"
+    )
+    command = [sys.executable, "-c", script, server.target, LONG.SerializeToString().hex()]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as client:
+        assert client.stdout is not None
+        assert client.stdout.readline() == "chunk\n"
+        client.kill()
     _wait(lambda: server.metric(CANCELLED) == before + 1)
     assert server.check() == health_pb2.HealthCheckResponse.SERVING
     short = request(CUBE, SMALL, "steps: 2")
     assert Stream(list(server.visualization.Visualize(short, timeout=120))).kinds()[-1] == "completed"
 
 
-def test_a_waiting_job_can_be_cancelled(server: RunningServer) -> None:
+def test_a_waiting_job_is_cancelled_at_once(server: RunningServer) -> None:
     running = server.visualization.Visualize(LONG, timeout=120)
     _until_step(running, 1)
     waiting = server.visualization.Visualize(LONG, timeout=120)
     assert next(waiting).accepted.job
+    assert server.metric("neurofv_queue_depth") == 1
     before = server.metric(CANCELLED)
     waiting.cancel()
+    _wait(lambda: server.metric(CANCELLED) == before + 1)
+    assert server.metric("neurofv_queue_depth") == 0
+    assert server.metric("neurofv_jobs_running") == 1
     running.cancel()
     _wait(lambda: server.metric(CANCELLED) == before + 2)
 

@@ -1,7 +1,9 @@
 """The server and its worker as processes: killed, drained, misconfigured."""
 
+import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,10 +14,17 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2
 
-from models import ZOO
+from models import ZOO, read_bundle
+from service.jobs.dispatcher import Dispatcher
+from service.jobs.job import JobFailed
+from service.jobs.plan import make_plan
+from service.observability.metrics import Metrics
+from service.settings import Settings
+from service.worker import wire
 from tests.server import RunningServer
 from tests.service.requests import CUBE, SMALL, Stream, failure, request
 
+ROOT = Path(__file__).parents[2]
 LONG = request(CUBE, SMALL, "steps: 5000 snapshot_every: 0")
 SHORT = request(CUBE, SMALL, "steps: 2")
 
@@ -52,6 +61,93 @@ def test_a_killed_worker_costs_one_job(own_server: RunningServer) -> None:
     assert failure(caught.value)[:2] == (grpc.StatusCode.UNAVAILABLE, "WORKER_LOST")
     assert Stream(list(own_server.visualization.Visualize(SHORT, timeout=120))).kinds()[-1] == "completed"
     assert own_server.workers() != [worker]
+
+
+def test_an_idle_worker_that_is_killed_comes_back_by_itself(own_server: RunningServer) -> None:
+    (worker,) = own_server.workers()
+    os.kill(worker, signal.SIGKILL)
+    assert _ended(worker)
+    end = time.monotonic() + 60
+    serving = health_pb2.HealthCheckResponse.SERVING
+    while own_server.workers() in ([], [worker]) or own_server.check() != serving:
+        assert time.monotonic() < end, "no worker came back"
+        time.sleep(0.1)
+    assert own_server.get("/readyz")[0] == 200
+    assert Stream(list(own_server.visualization.Visualize(SHORT, timeout=120))).kinds()[-1] == "completed"
+
+
+def test_a_worker_that_cannot_start_costs_no_later_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system refuses a new process for a while: jobs fail at once, and succeed afterwards."""
+
+    async def scenario() -> tuple[str, list[bool]]:
+        changes: list[bool] = []
+
+        async def note(ready: bool) -> None:
+            changes.append(ready)
+
+        settings = Settings(repository=ZOO, threads=1)
+        dispatcher = Dispatcher(settings, Metrics({}), note)
+        await dispatcher.start()
+        resolved = make_plan(SHORT, read_bundle(ZOO / "lesion-shapes" / "1"), settings).request
+        spawn = asyncio.create_subprocess_exec
+
+        async def refuse(*_: object, **__: object) -> None:
+            raise BlockingIOError("no process for you")
+
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", refuse)
+        os.kill(dispatcher._worker.pid or 0, signal.SIGKILL)
+        while changes[-1]:
+            await asyncio.sleep(0.05)
+        failed = dispatcher.submit(resolved)
+        with pytest.raises(JobFailed, match="did not start"):
+            async with asyncio.timeout(30):
+                _ = [event async for event in failed.stream()]
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", spawn)
+        while not changes[-1]:
+            await asyncio.sleep(0.05)
+        done = dispatcher.submit(resolved)
+        events = [event async for event in done.stream()]
+        await dispatcher.drain(1)
+        return str(events[-1].WhichOneof("event")), changes
+
+    last, changes = asyncio.run(scenario())
+    assert last == "completed"
+    assert changes[0] is changes[-1] is True
+    assert False in changes
+
+
+def test_a_cancel_lets_at_most_the_step_at_work_finish() -> None:
+    ours, theirs = socket.socketpair()
+    settings = Settings(repository=ZOO, threads=1)
+    command = [sys.executable, "-m", "service.worker", f"--fd={theirs.fileno()}"]
+    command.append(f"--settings={settings.model_dump_json()}")
+    with ours, subprocess.Popen(command, pass_fds=[theirs.fileno()], cwd=ROOT) as worker:
+        theirs.close()
+        assert wire.receive(ours).kind == wire.Kind.READY
+        resolved = make_plan(LONG, read_bundle(ZOO / "lesion-shapes" / "1"), settings).request
+        for job in range(1, 6):
+            ours.sendall(wire.Frame(wire.Kind.RUN, job, resolved.SerializeToString()).encode())
+            for _ in range(3):
+                assert wire.receive(ours).kind == wire.Kind.EVENT
+            ours.sendall(wire.Frame(wire.Kind.CANCEL, job).encode())
+            kinds = [wire.receive(ours).kind]
+            while kinds[-1] == wire.Kind.EVENT:
+                kinds.append(wire.receive(ours).kind)
+            assert kinds[-1] == wire.Kind.STOPPED
+            # The step at work when the cancel arrived, and one that was done while it travelled.
+            assert len(kinds) - 1 <= 2
+        ours.close()
+        assert worker.wait(20) == 0
+
+
+def test_ctrl_c_in_a_terminal_gives_the_running_job_its_grace() -> None:
+    running = RunningServer(ZOO, grace_seconds=60, threads=1, own_group=True)
+    call = running.visualization.Visualize(request(CUBE, SMALL, "steps: 40"), timeout=120)
+    next(event for event in call if event.progress.step == 1)
+    os.killpg(running.process.pid, signal.SIGINT)
+    assert list(call)[-1].HasField("completed")
+    assert running.process.wait(30) == 0
+    assert "text" not in {entry["event"] for entry in running.log}
 
 
 def test_a_full_queue_refuses_and_says_when_to_come_back(own_server: RunningServer) -> None:
@@ -106,7 +202,7 @@ def test_bad_settings_end_the_server_with_a_reason(variables: dict[str, str], wo
     done = subprocess.run(
         [sys.executable, "-m", "service"],
         env=os.environ | {"NEUROFV_PORT": "0", "NEUROFV_HTTP_PORT": "0"} | variables,
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=60,

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from models import ZOO, read_bundle
-from neurofv.v1 import visualization_service_pb2 as vis
 from tests.server import RunningServer
 from tests.service.requests import CUBE, SMALL, Stream, request
 
@@ -124,38 +123,70 @@ def test_units_inside_the_network(server: RunningServer, objective: str) -> None
     assert stream.kinds()[-1] == "completed"
     (term,) = stream.completed.evaluation.terms
     assert np.isfinite(term.activation)
-    assert 0 <= term.percentile <= 1
+    known = objective.split('"')[1].endswith("conv")  # of which the prior holds quantiles
+    assert term.HasField("percentile") is known
+    assert not known or 0 <= term.percentile <= 1
 
 
 @pytest.mark.parametrize(
-    "method",
+    ("method", "changes"),
     [
-        "parameterization { voxels {} }",
-        "parameterization { fourier { decay: 1 } } start { noise { deviation: 0.1 } }",
-        "start { reference_brain {} }",
-        "regularization {}",
-        "regularization { regularizers { l1 { weight: 2 } } regularizers { l2 {} } }",
-        "regularization { regularizers { gaussian_blur { fwhm_mm: 6 } } }",
-        "transforms { jitter_mm: 0 rotation_degrees: 0 scale: 0 }",
+        ("", False),
+        ("start { reference_brain { deviation: 0.01 } }", False),
+        ("parameterization { voxels {} }", True),
+        ("parameterization { fourier { decay: 1 } }", True),
+        ("start { noise {} }", True),
+        ("start { reference_brain { deviation: 0.3 } }", True),
+        ("regularization {}", True),
+        ("regularization { regularizers { l1 { weight: 2 } } regularizers { l2 {} } }", True),
+        ("regularization { regularizers { gaussian_blur { fwhm_mm: 6 } } }", True),
+        ("transforms { jitter_mm: 0 }", True),
+        ("transforms { rotation_degrees: 0 }", True),
+        ("transforms { scale: 0 }", True),
+        ("optimizer { adam { learning_rate: 0.1 } }", True),
+        ("canvas { center_mm { x: 20 y: -20 z: 20 } }", True),
     ],
 )
-def test_every_choice_of_the_method_runs_and_changes_the_volume(
-    server: RunningServer, stream: Stream, method: str
+def test_every_choice_of_the_method_changes_the_volume(
+    server: RunningServer, stream: Stream, method: str, changes: bool
 ) -> None:
     asked = request(CUBE, SMALL, method, "steps: 5 seed: 7 snapshot_every: 0")
     found = Stream(list(server.visualization.Visualize(asked, timeout=240)))
-    same = found.accepted.SerializeToString(deterministic=True) == stream.accepted.SerializeToString(
-        deterministic=True
+    assert (found.begins["final"].sha256 != stream.begins["final"].sha256) is changes
+
+
+def test_several_terms_add_up_in_spreads(server: RunningServer) -> None:
+    terms = (
+        'terms { class_logit { class_name: "cube" } }'
+        'terms { class_logit { class_name: "sphere" } sense: SENSE_MINIMIZE weight: 0.5 }'
     )
-    assert same or found.kinds()[-1] == "completed"
-
-
-def test_several_terms_add_up(server: RunningServer) -> None:
-    terms = 'terms { class_logit { class_name: "cube" } } terms { class_logit { class_name: "sphere" } %s }'
-    asked = request(f"objective {{ {terms % 'sense: SENSE_MINIMIZE weight: 0.5'} }}", SMALL, "steps: 2")
+    asked = request(f"objective {{ {terms} }}", SMALL, "steps: 2")
     evaluation = Stream(list(server.visualization.Visualize(asked, timeout=240))).completed.evaluation
-    assert len(evaluation.terms) == 2
-    assert vis.VisualizeRequest.DESCRIPTOR.full_name == "neurofv.v1.VisualizeRequest"
+    bundle = read_bundle(ZOO / "lesion-shapes" / "1")
+    prior = bundle.prior()
+    shares = []
+    for term, name, factor in zip(evaluation.terms, ("cube", "sphere"), (1, -0.5), strict=True):
+        channel = bundle.manifest.classes.index(name)
+        assert term.unit == f"classifier:{channel}"
+        low, high = np.interp(
+            [0.05, 0.95], prior.quantile_levels, prior.activation_quantiles("classifier")[channel].numpy()
+        )
+        shares.append(factor * term.activation / (high - low))
+    assert evaluation.objective == pytest.approx(sum(shares), rel=1e-4)
+
+
+@pytest.mark.parametrize("start", ["reference_brain", "noise"])
+def test_the_canvas_meets_the_brain_without_a_step(server: RunningServer, start: str) -> None:
+    asked = request(CUBE, SMALL, f"steps: 30 snapshot_every: 0 start {{ {start} {{}} }}")
+    stream = Stream(list(server.visualization.Visualize(asked, timeout=240)))
+    brain = read_bundle(ZOO / "lesion-shapes" / "1").reference().get_fdata().clip(0, 1.1)
+    departure = np.abs(stream.image().get_fdata() - brain)
+    center = stream.accepted.canvas.center_mm
+    middle = np.linalg.inv(stream.image().affine) @ [center.x, center.y, center.z, 1]
+    first = round(float(middle[0]) - 15.5)
+    assert departure[first - 1].max() < 1e-6
+    assert departure[first].max() < 0.125 * 1.1 + 1e-6
+    assert departure[first + 10].max() > departure[first].max()
 
 
 def test_empty_edges_mean_the_whole_grid(server: RunningServer) -> None:
