@@ -85,7 +85,7 @@ CASES = {
         request(
             CUBE,
             SMALL,
-            "steps: 1 regularization { regularizers { l2 { weight: 1e300 } } } start { noise { deviation: 1 } }",
+            "steps: 1 regularization { regularizers { l2 { weight: 1e300 } } } start { noise {} }",
         ),
         grpc.StatusCode.FAILED_PRECONDITION,
         "OPTIMISATION_DIVERGED",
