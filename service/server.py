@@ -24,6 +24,7 @@ from service.rpc.interceptor import CallInterceptor
 from service.rpc.models import ModelService
 from service.rpc.visualization import VisualizationService
 from service.settings import Settings
+from service.worker.process import WorkerProcess
 
 _OPTIONS = (
     # Clients may ping every 30 s during a call, and a peer that is gone is noticed within 80 s.
@@ -55,7 +56,7 @@ class Server:
         metrics = Metrics(versions)
         self._repository = Repository(settings.repository)
         self._health = health.aio.HealthServicer()
-        self._dispatcher = Dispatcher(settings, metrics, self._announce)
+        self._dispatcher = Dispatcher(WorkerProcess(settings), settings.queue_length, metrics, self._announce)
         self._grpc = grpc.aio.server(interceptors=[CallInterceptor(metrics)], options=_OPTIONS)
         self._operator = OperatorServer(
             settings.http_host, settings.http_port, metrics.registry, lambda: self._dispatcher.ready

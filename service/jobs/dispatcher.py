@@ -5,6 +5,7 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 import structlog
 
@@ -12,34 +13,58 @@ from neurofv.v1 import visualization_service_pb2 as vis
 from service.errors import Draining, QueueFull, WorkerLost
 from service.jobs.job import Job, Outcome
 from service.observability.metrics import Metrics
-from service.settings import Settings
 from service.status import reason_of, to_status
-from service.worker.process import WorkerProcess
 
 _LONGEST_PAUSE = 30.0
 _log = structlog.get_logger()
 
 
+class Executor(Protocol):
+    """Where jobs run, one at a time: a process on this machine, or whatever keeps the same promise."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether a job can be run now."""
+
+    async def start(self) -> None:
+        """Become ready, or raise `WorkerLost`."""
+
+    async def run(self, job: Job, metrics: Metrics) -> Outcome:
+        """Run a job, publish its events, and say how it ended; raise if it was lost."""
+
+    async def died(self) -> None:
+        """Return when nothing can be run any more."""
+
+    async def stop(self) -> None:
+        """End at once."""
+
+
 class Dispatcher:
-    """Holds the queue and gives its jobs to the worker, first come first served.
+    """Holds the queue and gives its jobs to the executor, first come first served.
 
     Parameters
     ----------
-    settings : Settings
-        Queue length, device, threads, repository.
+    executor : Executor
+        Where jobs run.
+    queue_length : int
+        Jobs that may wait.
     metrics : Metrics
         Where figures go.
     on_change : callable
-        Told whenever the worker becomes ready (True) or is lost (False).
+        Told whenever the executor becomes ready (True) or is lost (False).
     """
 
     def __init__(
-        self, settings: Settings, metrics: Metrics, on_change: Callable[[bool], Awaitable[None]]
+        self,
+        executor: Executor,
+        queue_length: int,
+        metrics: Metrics,
+        on_change: Callable[[bool], Awaitable[None]],
     ) -> None:
-        self._settings = settings
+        self._executor = executor
+        self._queue_length = queue_length
         self._metrics = metrics
         self._on_change = on_change
-        self._worker = WorkerProcess(settings)
         self._numbers = itertools.count(1)
         self._waiting: deque[Job] = deque()
         self._arrival = asyncio.Event()
@@ -49,18 +74,18 @@ class Dispatcher:
 
     @property
     def ready(self) -> bool:
-        """Whether a worker is up and jobs are taken."""
-        return self._worker.ready and not self._draining
+        """Whether the executor is up and jobs are taken."""
+        return self._executor.ready and not self._draining
 
     async def start(self) -> None:
-        """Start the worker and return when it has loaded the models.
+        """Start the executor and return when it is ready.
 
         Raises
         ------
         WorkerLost
             It does not start.
         """
-        await self._worker.start()
+        await self._executor.start()
         await self._on_change(True)
         self._loop = asyncio.create_task(self._serve())
 
@@ -84,7 +109,7 @@ class Dispatcher:
         """
         if self._draining:
             raise Draining
-        limit = self._settings.queue_length
+        limit = self._queue_length
         if len(self._waiting) >= limit:
             raise QueueFull(f"{limit} jobs wait already; try again later", limit=limit)
         job = Job(next(self._numbers), request)
@@ -103,7 +128,7 @@ class Dispatcher:
             self._finish(job, Outcome(vis.JOB_STATE_CANCELLED))
 
     async def drain(self, grace_seconds: float) -> None:
-        """Refuse new jobs, let the running one finish within the grace, stop the worker."""
+        """Refuse new jobs, let the running one finish within the grace, stop the executor."""
         self._draining = True
         refused = Outcome(vis.JOB_STATE_FAILED, to_status(Draining()))
         self._fail_waiting(refused)
@@ -114,7 +139,7 @@ class Dispatcher:
             self._finish(self._running, refused)
         if self._loop is not None:
             self._loop.cancel()
-        await self._worker.stop()
+        await self._executor.stop()
 
     async def _serve(self) -> None:
         while not self._draining:
@@ -128,12 +153,12 @@ class Dispatcher:
                 self._running = None
 
     async def _revive(self) -> None:
-        """Start the worker if it is gone; while it does not start, nobody waits in vain."""
+        """Start the executor if it is gone; while it does not start, nobody waits in vain."""
         pause = 1.0
-        while not self._worker.ready and not self._draining:
+        while not self._executor.ready and not self._draining:
             await self._on_change(False)
             try:
-                await self._worker.start()
+                await self._executor.start()
                 await self._on_change(True)
             except WorkerLost as error:
                 _log.error("worker_does_not_start", next_try_seconds=pause)
@@ -142,14 +167,14 @@ class Dispatcher:
                 pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _next(self) -> Job | None:
-        """Return the next job, or None if the worker has died while there was none."""
+        """Return the next job, or None if the executor has died while there was none."""
         while not self._waiting:
             self._arrival.clear()
-            events = {asyncio.create_task(self._arrival.wait()), asyncio.create_task(self._worker.died())}
+            events = {asyncio.create_task(self._arrival.wait()), asyncio.create_task(self._executor.died())}
             _, rest = await asyncio.wait(events, return_when=asyncio.FIRST_COMPLETED)
             for task in rest:
                 task.cancel()
-            if not self._worker.ready:
+            if not self._executor.ready:
                 return None
         job = self._waiting.popleft()
         self._metrics.queue_depth.set(len(self._waiting))
@@ -160,11 +185,11 @@ class Dispatcher:
         self._metrics.queue_wait.observe(started - job.created)
         job.move(vis.JOB_STATE_RUNNING)
         try:
-            outcome = await self._worker.run(job, self._metrics)
+            outcome = await self._executor.run(job, self._metrics)
         except Exception as error:
             # One job's failure must not end the loop; nor must the next job hear what was left unsaid.
             outcome = Outcome(vis.JOB_STATE_FAILED, to_status(error))
-            await self._worker.stop()
+            await self._executor.stop()
         self._finish(job, outcome)
         self._metrics.job_duration.labels(job.request.model).observe(time.monotonic() - started)
 

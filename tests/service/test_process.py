@@ -21,6 +21,7 @@ from service.jobs.plan import make_plan
 from service.observability.metrics import Metrics
 from service.settings import Settings
 from service.worker import wire
+from service.worker.process import WorkerProcess
 from tests.server import RunningServer
 from tests.service.requests import CUBE, SMALL, Stream, failure, request
 
@@ -86,7 +87,8 @@ def test_a_worker_that_cannot_start_costs_no_later_job(monkeypatch: pytest.Monke
             changes.append(ready)
 
         settings = Settings(repository=ZOO, threads=1)
-        dispatcher = Dispatcher(settings, Metrics({}), note)
+        worker = WorkerProcess(settings)
+        dispatcher = Dispatcher(worker, 4, Metrics({}), note)
         await dispatcher.start()
         resolved = make_plan(SHORT, read_bundle(ZOO / "lesion-shapes" / "1"), settings).request
         spawn = asyncio.create_subprocess_exec
@@ -95,7 +97,8 @@ def test_a_worker_that_cannot_start_costs_no_later_job(monkeypatch: pytest.Monke
             raise BlockingIOError("no process for you")
 
         monkeypatch.setattr(asyncio, "create_subprocess_exec", refuse)
-        os.kill(dispatcher._worker.pid or 0, signal.SIGKILL)
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGKILL)
         while changes[-1]:
             await asyncio.sleep(0.05)
         failed = dispatcher.submit(resolved)
