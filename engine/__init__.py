@@ -10,7 +10,7 @@ from engine.events import Event, Progress, Result, Snapshot
 from engine.fields import InvalidField
 from engine.grid import Grid
 from engine.objective import Channel, ClassLogit, Neuron, Objective, Sense, Term, Unit, UnitOutOfRange
-from engine.optimizer import Adam
+from engine.optimizer import Adam, Nadam, Schedule, Sgd
 from engine.parameterization import Fourier, Voxels
 from engine.regularizer import L1, L2, GaussianBlur, Regularizer, TotalVariation
 from engine.start import Noise, ReferenceBrain
@@ -29,6 +29,7 @@ __all__ = [
     "GaussianBlur",
     "Grid",
     "InvalidField",
+    "Nadam",
     "Neuron",
     "Noise",
     "Objective",
@@ -36,7 +37,9 @@ __all__ = [
     "ReferenceBrain",
     "Regularizer",
     "Result",
+    "Schedule",
     "Sense",
+    "Sgd",
     "Snapshot",
     "Spec",
     "Term",

@@ -13,7 +13,7 @@ from engine.events import Event, Progress, Result, Snapshot
 from engine.fields import Checked, number
 from engine.grid import Grid
 from engine.objective import Objective
-from engine.optimizer import Adam, Optimizer
+from engine.optimizer import Adam, Optimizer, Schedule
 from engine.parameterization import Fourier, Latent, Parameterization
 from engine.regularizer import L1, Regularizer, TotalVariation
 from engine.start import ReferenceBrain, Scene, Start
@@ -48,7 +48,7 @@ class Spec(Checked):
         What is maximized.
     intensity_range : tuple of float
         Bounds of the volume, model units.
-    parameterization, start, transforms, regularizers, optimizer
+    parameterization, start, transforms, regularizers, optimizer, schedule
         The method.
     reference : Tensor or None
         The brain on the grid, model units, for a start that asks for it.
@@ -67,6 +67,7 @@ class Spec(Checked):
     transforms: Transforms = field(default_factory=Transforms)
     regularizers: Sequence[Regularizer] = (TotalVariation(), L1())
     optimizer: Optimizer = field(default_factory=Adam)
+    schedule: Schedule = Schedule.CONSTANT
     reference: Tensor | None = None
     window: Tensor | None = None
     steps: int = number(128, minimum=1, doc="Number of optimizer steps.")
@@ -112,6 +113,8 @@ def visualize(
         if should_stop():
             return
         begin = time.perf_counter()
+        for group in optimizer.param_groups:
+            group["lr"] = spec.optimizer.learning_rate * spec.schedule.factor(step, spec.steps)
         objective, penalties = _step(network, spec, latent, scene, optimizer, generator)
         if not all(map(math.isfinite, (objective, *penalties.values()))):
             raise Diverged(step)

@@ -32,8 +32,8 @@ class Method:
     Attributes
     ----------
     choices : dict
-        Parameterization, start, transforms, regularizers, optimizer, steps,
-        seed and snapshot_every, as `engine.Spec` takes them.
+        Parameterization, start, transforms, regularizers, optimizer, schedule,
+        steps, seed and snapshot_every, as `engine.Spec` takes them.
     """
 
     choices: Mapping[str, Any]
@@ -52,6 +52,7 @@ class Method:
             "start": _one_of(request.start, STARTS, "start"),
             "transforms": _settings(engine.Transforms, request.transforms, "transforms"),
             "optimizer": _one_of(request.optimizer, OPTIMIZERS, "optimizer"),
+            "schedule": _schedule(request.optimizer.schedule),
         }
         if request.HasField("regularization"):
             choices["regularizers"] = _regularizers(request.regularization)
@@ -62,7 +63,7 @@ class Method:
             elif field.name not in choices and field.default is not dataclasses.MISSING:
                 choices[field.name] = field.default
         names = ("steps", "seed", "snapshot_every", "regularizers")
-        keep = {"parameterization", "start", "transforms", "optimizer", *names}
+        keep = {"parameterization", "start", "transforms", "optimizer", "schedule", *names}
         return cls({name: value for name, value in choices.items() if name in keep})
 
     def write(self, request: vis.VisualizeRequest) -> None:
@@ -73,12 +74,21 @@ class Method:
                 del request.regularization.regularizers[:]
                 for regularizer in value:
                     _fill(getattr(request.regularization.regularizers.add(), regularizer.name), regularizer)
+            elif isinstance(value, engine.Schedule):
+                request.optimizer.schedule = getattr(method_pb2, f"SCHEDULE_{value.name}")
             elif isinstance(value, int):
                 setattr(request, name, value)
             elif hasattr(value, "name"):
                 _fill(getattr(getattr(request, name), value.name), value)
             else:
                 _fill(getattr(request, name), value)
+
+
+def _schedule(value: int) -> engine.Schedule:
+    try:
+        return engine.Schedule(value or engine.Schedule.CONSTANT.value)
+    except ValueError:
+        raise InvalidField("optimizer.schedule", f"is {value}, which is no schedule") from None
 
 
 def _regularizers(message: method_pb2.Regularization) -> tuple[engine.Regularizer, ...]:

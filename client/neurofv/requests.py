@@ -44,8 +44,10 @@ class Choices(TypedDict, total=False):
         Middle of that box.
     seed, steps, snapshot_every : int
         Seed of every draw, optimizer steps, steps between snapshots (0 for none).
-    learning_rate : float
-        Adam's step size.
+    optimizer : str or mapping
+        `"adam"`, `"nadam"`, `"sgd"` or, for instance, `{"adam": {"learning_rate": 0.05}}`.
+    schedule : str
+        How the learning rate changes: `"constant"` or `"cosine"`.
     transforms : mapping
         Such as `{"jitter_mm": 8, "rotation_degrees": 10, "scale": 0.1}`.
     regularizers : mapping, or empty for none
@@ -69,7 +71,8 @@ class Choices(TypedDict, total=False):
     seed: int
     steps: int
     snapshot_every: int
-    learning_rate: float
+    optimizer: str | Mapping[str, Any]
+    schedule: str
     transforms: Mapping[str, float]
     regularizers: Mapping[str, Any] | Sequence[Any]
     parameterization: str | Mapping[str, Any]
@@ -115,11 +118,11 @@ def build_request(
         fill(request, {"transforms": given["transforms"]}, "request")
     if "regularizers" in given:
         _regularizers(request.regularization, given["regularizers"])
-    for name in ("parameterization", "start"):
+    for name in ("parameterization", "start", "optimizer"):
         if name in given:
             _kind(getattr(request, name), given[name], name)
-    if "learning_rate" in given:
-        fill(request.optimizer.adam, {"learning_rate": given["learning_rate"]}, "optimizer.adam")
+    if "schedule" in given:
+        request.optimizer.schedule = _schedule(given["schedule"])
     if "canvas_mm" in given:
         edges = _three(given["canvas_mm"], "canvas_mm", repeat=True)
         fill(request.canvas.size_mm, dict(zip("ijk", edges, strict=True)), "canvas_mm")
@@ -181,6 +184,14 @@ def _kind(message: Message, choice: object, path: str) -> None:
     if (name := next(iter(choice))) not in kinds(message):
         raise InvalidRequest(path, name, valid)
     fill(message, choice, path)
+
+
+def _schedule(name: object) -> method.Schedule:
+    known = {full.removeprefix("SCHEDULE_").lower(): full for full, value in method.Schedule.items() if value}
+    if name not in known:
+        raise InvalidRequest("schedule", name, f"choose one of: {', '.join(known)}")
+    schedule: method.Schedule = getattr(method, known[str(name)])
+    return schedule
 
 
 def _regularizers(message: method.Regularization, chosen: object) -> None:

@@ -19,6 +19,7 @@ import pytest
 from matplotlib import image as bitmap
 
 import neurofv
+from neurofv.v1 import method_pb2 as method
 from neurofv.v1 import model_service_pb2 as pb
 from neurofv.v1 import visualization_service_pb2 as vis
 from tests.server import RunningServer
@@ -94,7 +95,8 @@ def test_every_keyword_is_understood_by_the_server(client: neurofv.Client, model
         regularizers={"l1": 0.1, "l2": {"weight": 0.2}, "total_variation": 0.3, "gaussian_blur": 4},
         parameterization={"fourier": {"decay": 1.25}},
         start={"reference_brain": 0.02},
-        learning_rate=0.03,
+        optimizer={"adam": 0.03},
+        schedule="cosine",
     )
     request = result.request
     assert request.objective.terms[0].class_logit.class_name == "cube"
@@ -104,6 +106,7 @@ def test_every_keyword_is_understood_by_the_server(client: neurofv.Client, model
     assert request.parameterization.fourier.decay == 1.25
     assert request.start.reference_brain.deviation == 0.02
     assert request.optimizer.adam.learning_rate == 0.03
+    assert request.optimizer.schedule == method.SCHEDULE_COSINE
     kinds = [each.WhichOneof("kind") for each in request.regularization.regularizers]
     assert kinds == ["l1", "l2", "total_variation", "gaussian_blur"]
     none = client.visualize(

@@ -71,7 +71,10 @@ def test_units(choices: dict[str, Any], text: str) -> None:
         ({"parameterization": {"fourier": {"decay": 1}}}, "parameterization { fourier { decay: 1 } }"),
         ({"start": "reference_brain"}, "start { reference_brain {} }"),
         ({"start": {"noise": 0.1}}, "start { noise { deviation: 0.1 } }"),
-        ({"learning_rate": 0.1}, "optimizer { adam { learning_rate: 0.1 } }"),
+        ({"optimizer": {"adam": 0.1}}, "optimizer { adam { learning_rate: 0.1 } }"),
+        ({"optimizer": "nadam"}, "optimizer { nadam {} }"),
+        ({"optimizer": {"sgd": {"momentum": 0.5}}}, "optimizer { sgd { momentum: 0.5 } }"),
+        ({"schedule": "cosine"}, "optimizer { schedule: SCHEDULE_COSINE }"),
     ],
 )
 def test_method(choices: dict[str, Any], text: str) -> None:

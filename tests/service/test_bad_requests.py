@@ -107,6 +107,12 @@ CASES = {
         "INVALID_FIELD",
         "optimizer.adam.learning_rate",
     ),
+    "an unknown schedule": (
+        request(CUBE, "optimizer { schedule: 7 }"),
+        INVALID,
+        "INVALID_FIELD",
+        "optimizer.schedule",
+    ),
     "NaN in the canvas": (
         request(CUBE, "canvas { size_mm { j: nan } }"),
         INVALID,

@@ -49,6 +49,7 @@ def test_an_empty_request_means_the_engines_defaults() -> None:
         "transforms",
         "regularizers",
         "optimizer",
+        "schedule",
         "steps",
         "seed",
         "snapshot_every",
@@ -62,6 +63,8 @@ def test_written_choices_read_the_same() -> None:
     request.start.noise.deviation = 0.5
     request.parameterization.fourier.decay = 1
     request.transforms.scale = 0
+    request.optimizer.sgd.momentum = 0.5
+    request.optimizer.schedule = method_pb2.SCHEDULE_COSINE
     request.seed = 2**62
     method = Method.read(request)
     written = vis.VisualizeRequest()
@@ -70,6 +73,8 @@ def test_written_choices_read_the_same() -> None:
     assert written.regularization.regularizers[1].l2.weight == engine.L2().weight
     assert written.transforms.jitter_mm == engine.Transforms().jitter_mm
     assert method.choices["seed"] == 2**62
+    assert method.choices["schedule"] is engine.Schedule.COSINE
+    assert written.optimizer.sgd.learning_rate == engine.Sgd().learning_rate
 
 
 def test_an_empty_regularization_means_none() -> None:

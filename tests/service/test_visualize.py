@@ -144,6 +144,10 @@ def test_units_inside_the_network(server: RunningServer, objective: str) -> None
         ("transforms { rotation_degrees: 0 }", True),
         ("transforms { scale: 0 }", True),
         ("optimizer { adam { learning_rate: 0.1 } }", True),
+        ("optimizer { nadam {} }", True),
+        ("optimizer { sgd {} }", True),
+        ("optimizer { schedule: SCHEDULE_COSINE }", True),
+        ("optimizer { schedule: SCHEDULE_CONSTANT }", False),
         ("canvas { center_mm { x: 20 y: -20 z: 20 } }", True),
     ],
 )

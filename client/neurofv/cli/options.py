@@ -65,7 +65,15 @@ VoxelIndices = Annotated[tuple[int, int, int] | None, typer.Option(help="One pos
 Point = Annotated[Triple | None, typer.Option(help="One position: mm, RAS+.")]
 Center = Annotated[Triple | None, typer.Option(help="Middle of the box: mm, RAS+.")]
 NoRegularizers = Annotated[bool, typer.Option("--no-regularizers", help="Not even the default ones.")]
-LearningRate = Annotated[float | None, typer.Option(help="Step size of Adam.")]
+Optimizer = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--optimizer",
+        metavar="NAME[=VALUE]",
+        help=f"How it is driven, such as adam=0.05 or sgd.momentum=0.8: {_names(method.Optimizer())}.",
+    ),
+]
+Schedule = Annotated[str | None, typer.Option(help="How the step size changes: constant, cosine.")]
 Output = Annotated[
     Path | None,
     typer.Option(

@@ -31,7 +31,8 @@ def visualize(
     regularizer: options.Regularizers = None,
     no_regularizers: options.NoRegularizers = False,
     transform: options.Transforms = None,
-    learning_rate: options.LearningRate = None,
+    optimizer: options.Optimizer = None,
+    schedule: options.Schedule = None,
     snapshots: options.Snapshots = None,
     every: options.Every = None,
     picture: options.Picture = True,
@@ -42,7 +43,7 @@ def visualize(
     """Make the volume that a class, a channel or a single unit looks for."""
     unit = {"class_name": class_name, "contrast": contrast or None, "layer": layer, "channel": channel}
     place = {"voxel": voxel, "position_mm": point, "center_mm": center}
-    run = {"steps": steps, "seed": seed, "learning_rate": learning_rate}
+    run = {"steps": steps, "seed": seed, "schedule": schedule}
     with reporting():
         # A name that cannot be used shall not be noticed after minutes of work.
         target_path(output or Path(), "")
@@ -54,6 +55,7 @@ def visualize(
             "parameterization": options.read_setting(parameterization, "--parameterization"),
             "regularizers": _regularizers(regularizer, no_regularizers),
             "transforms": options.read_settings(transform, "--transform"),
+            "optimizer": options.read_settings(optimizer, "--optimizer"),
             "snapshot_every": _snapshot_every(snapshots, every),
         }
         with Client(server, deadline_seconds=deadline) as client, Display() as display:

@@ -12,9 +12,18 @@ class Sense(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SENSE_UNSPECIFIED: _ClassVar[Sense]
     SENSE_MAXIMIZE: _ClassVar[Sense]
     SENSE_MINIMIZE: _ClassVar[Sense]
+
+class Schedule(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SCHEDULE_UNSPECIFIED: _ClassVar[Schedule]
+    SCHEDULE_CONSTANT: _ClassVar[Schedule]
+    SCHEDULE_COSINE: _ClassVar[Schedule]
 SENSE_UNSPECIFIED: Sense
 SENSE_MAXIMIZE: Sense
 SENSE_MINIMIZE: Sense
+SCHEDULE_UNSPECIFIED: Schedule
+SCHEDULE_CONSTANT: Schedule
+SCHEDULE_COSINE: Schedule
 
 class Objective(_message.Message):
     __slots__ = ("terms",)
@@ -173,10 +182,30 @@ class GaussianBlur(_message.Message):
     def __init__(self, fwhm_mm: _Optional[float] = ...) -> None: ...
 
 class Optimizer(_message.Message):
-    __slots__ = ("adam",)
+    __slots__ = ("adam", "nadam", "sgd", "schedule")
     ADAM_FIELD_NUMBER: _ClassVar[int]
+    NADAM_FIELD_NUMBER: _ClassVar[int]
+    SGD_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULE_FIELD_NUMBER: _ClassVar[int]
     adam: Adam
-    def __init__(self, adam: _Optional[_Union[Adam, _Mapping]] = ...) -> None: ...
+    nadam: Nadam
+    sgd: Sgd
+    schedule: Schedule
+    def __init__(self, adam: _Optional[_Union[Adam, _Mapping]] = ..., nadam: _Optional[_Union[Nadam, _Mapping]] = ..., sgd: _Optional[_Union[Sgd, _Mapping]] = ..., schedule: _Optional[_Union[Schedule, str]] = ...) -> None: ...
+
+class Nadam(_message.Message):
+    __slots__ = ("learning_rate",)
+    LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
+    learning_rate: float
+    def __init__(self, learning_rate: _Optional[float] = ...) -> None: ...
+
+class Sgd(_message.Message):
+    __slots__ = ("learning_rate", "momentum")
+    LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
+    MOMENTUM_FIELD_NUMBER: _ClassVar[int]
+    learning_rate: float
+    momentum: float
+    def __init__(self, learning_rate: _Optional[float] = ..., momentum: _Optional[float] = ...) -> None: ...
 
 class Adam(_message.Message):
     __slots__ = ("learning_rate",)
