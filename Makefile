@@ -12,15 +12,16 @@ export OMP_WAIT_POLICY ?= PASSIVE
 help:  ## Show what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
+# The client is installed by itself too: its plain path wins over a folder that happens to be called neurofv.
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[plot]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[plot]' -e ./client
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[plot,training,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[plot,training,dev]' -e ./client
 	@touch $@
 
 setup: $(VENV)/.dev  ## Install everything into .venv
@@ -44,6 +45,7 @@ format: $(VENV)/.dev  ## Put the code in order
 
 serve: $(VENV)/.run  ## Run the service in the foreground
 	NEUROFV_LOG_FORMAT=console $(BIN)/neurofv-server
+
 proto: $(VENV)/.dev  ## Generate the stubs from proto/
 	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=client --pyi_out=client --grpc_python_out=client proto/neurofv/v1/*.proto
 
@@ -62,4 +64,4 @@ train: $(VENV)/.dev  ## Train lesion-shapes on COHORT (a BIDS derivative) into t
 	$(BIN)/python -m training lesions --cohort $(COHORT) --out trained
 
 clean:  ## Remove what was made
-	rm -rf $(VENV) demo-output build dist *.egg-info client/*.egg-info
+	rm -rf $(VENV) demo-output trained build dist *.egg-info client/build client/*.egg-info

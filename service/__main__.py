@@ -1,8 +1,10 @@
 """`python -m service`: run the server until SIGTERM or Ctrl-C."""
 
 import asyncio
+import os
 import signal
 import sys
+import tomllib
 
 from pydantic import ValidationError
 
@@ -35,13 +37,26 @@ def main() -> None:
     """Read the settings and serve."""
     try:
         settings = Settings()
-    except (ValidationError, FileNotFoundError) as error:
-        sys.exit(f"neurofv-server: the settings cannot be used: {error}")
+    except ValidationError as error:
+        faults = [
+            f"{'.'.join(map(str, fault['loc']))} is {fault['input']!r}: {fault['msg']}"
+            for fault in error.errors()
+        ]
+        sys.exit(f"neurofv-server: the settings {_sources()} cannot be used: {'; '.join(faults)}")
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        sys.exit(f"neurofv-server: the settings {_sources()} cannot be read: {error}")
     configure_logs(settings.log_format, settings.log_level)
     try:
         asyncio.run(_serve(settings))
-    except (ModelError, WorkerLost, OSError) as error:
+    except ModelError as error:
+        sys.exit(f"neurofv-server: NEUROFV_REPOSITORY={settings.repository}: {error}")
+    except (WorkerLost, OSError) as error:
         sys.exit(f"neurofv-server: {error}")
+
+
+def _sources() -> str:
+    file = os.environ.get("NEUROFV_CONFIG")
+    return f"in the environment (NEUROFV_*) or in {file}" if file else "in the environment (NEUROFV_*)"
 
 
 if __name__ == "__main__":

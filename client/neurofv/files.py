@@ -1,7 +1,10 @@
 """Files on their way to the disk."""
 
 import os
+import tempfile
 from pathlib import Path
+
+from neurofv.errors import InvalidRequest
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -26,3 +29,25 @@ def write_atomically(path: Path, data: bytes) -> None:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def check_writable(directory: Path) -> None:
+    """Make a directory and try whether files can be written there, before work is spent on one.
+
+    Parameters
+    ----------
+    directory : Path
+        Where files are to lie; it is made if it is missing.
+
+    Raises
+    ------
+    InvalidRequest
+        It is no directory, or nothing can be written there.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        rule = f"nothing can be written there ({error.strerror}); name another place"
+        raise InvalidRequest("path", str(directory), rule) from None

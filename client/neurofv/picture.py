@@ -20,10 +20,12 @@ from neurofv.files import write_atomically
 from neurofv.results import Visualization, describe, title
 
 _INK, _DIM, _ACCENT, _GROUND = "#f2f2f2", "#8c929c", "#4fd1c5", "black"
+_BOX = "#d69e2e"  # unlike the crosshair, so that an edge of the box is not read as one
 # About the size of what a unit looks for: the middle of a ring is its hole, not a point of its rim.
 _FWHM_MM = 12.0
 _CLOSE_UP_MM = 64.0
 _DPI = 130
+_FADE_MM = 8.0  # as the contract says of the canvas
 _MNI = 4  # NIFTI_XFORM_MNI_152
 
 Box = tuple[slice, ...]
@@ -135,7 +137,8 @@ def strongest_point(
         Where the squared change, smoothed with a FWHM of 12 mm, is largest within the canvas.
     """
     volume = result.volume.nifti()
-    box = _canvas(result, volume)
+    # On the rim the canvas fades into the brain, which is far from grey and nobody's doing.
+    box = _canvas(result, volume, rim_mm=_FADE_MM if _on_noise(result) else 0.0)
     part = volume.get_fdata(dtype=np.float32)[box]
     if _on_noise(result):
         change = (part - np.mean(_intensities(volume))) ** 2
@@ -151,13 +154,18 @@ def strongest_point(
     return float(x), float(y), float(z)
 
 
-def _canvas(result: Visualization, volume: nibabel.Nifti1Image) -> Box:
-    """Return the box of the grid that was optimized."""
+def _canvas(result: Visualization, volume: nibabel.Nifti1Image, rim_mm: float = 0.0) -> Box:
+    """Return the box of the grid that was optimized, less a rim where its faces are not the grid's."""
     canvas = result.request.canvas
     sizes = np.array([canvas.size_mm.i, canvas.size_mm.j, canvas.size_mm.k]) / voxel_sizes(volume.affine)
     center = (canvas.center_mm.x, canvas.center_mm.y, canvas.center_mm.z)
     middle = apply_affine(np.linalg.inv(volume.affine), center)
-    return _box(volume, middle, np.rint(sizes))
+    box = _box(volume, middle, np.rint(sizes))
+    rims = np.floor(np.minimum(np.rint(rim_mm / voxel_sizes(volume.affine)), sizes / 6)).astype(int)
+    return tuple(
+        slice(side.start + rim * (side.start > 0), side.stop - rim * (side.stop < whole))
+        for side, rim, whole in zip(box, rims, volume.shape, strict=True)
+    )
 
 
 def _around(volume: nibabel.Nifti1Image, point: tuple[float, float, float]) -> Box:
@@ -210,7 +218,7 @@ def _outline(result: Visualization, whole: nibabel.Nifti1Image) -> tuple[nibabel
     inside = np.zeros(whole.shape, dtype=np.float32)
     inside[_canvas(result, whole)] = 1
     if not inside.all():
-        return nibabel.Nifti1Image(inside, whole.affine), _ACCENT
+        return nibabel.Nifti1Image(inside, whole.affine), _BOX
     if _on_noise(result) and int(whole.header["sform_code"]) == _MNI:
         # No brain is left in the volume; the template's outline says where one would be.
         template = datasets.load_mni152_brain_mask(resolution=2)
@@ -231,7 +239,7 @@ def _intensities(volume: nibabel.Nifti1Image) -> tuple[float, float]:
 def _figures(result: Visualization) -> str:
     """Return a contact sheet's two lines on the activation."""
     term = result.evaluation.terms[0]
-    real = f"95 % of real ones: below {term.real_p95:.1f}" if term.HasField("real_p95") else ""
+    real = f"95 % of real images: below {term.real_p95:.1f}" if term.HasField("real_p95") else ""
     return f"activation {term.activation:.1f}\n{real}"
 
 
@@ -239,7 +247,7 @@ def _legend(result: Visualization) -> str:
     request = result.request
     start = request.start.WhichOneof("kind").replace("_", " ")
     _, color = _outline(result, result.volume.nifti())
-    where = "inside the outlined box" if color == _ACCENT else "on the whole grid"
+    where = "inside the outlined box" if color == _BOX else "on the whole grid"
     return (
         f"Synthetic; no person's image. Optimized {where}, start: {start}, {request.steps} steps, "
         f"seed {request.seed}. Coordinates: mm, RAS+."

@@ -161,7 +161,7 @@ def describe(term: method.ObjectiveTerm, figures: vis.TermEvaluation) -> str:
     text = f"activation {figures.activation:.2f}"
     if not figures.HasField("percentile"):
         return f"{text}; the model's bundle does not say how real images compare"
-    text = f"{text}, {_rank(figures.percentile)}"
+    text = f"{text}, {_rank(figures.percentile, term)}"
     if figures.HasField("real_p95"):
         # The rank is among all images, this figure among those of the class.
         images = f"those of class {unit_name(term)}" if term.HasField("class_logit") else "them"
@@ -169,13 +169,15 @@ def describe(term: method.ObjectiveTerm, figures: vis.TermEvaluation) -> str:
     return text
 
 
-def _rank(share: float) -> str:
+def _rank(share: float, term: method.ObjectiveTerm) -> str:
+    # One position is held against the best one, for on an image the pattern may lie anywhere.
+    than = "than at the channel's best position on" if term.HasField("neuron") else "than on"
     if share >= 1:
-        return "higher than on every real held-out image"
+        return f"higher {than} every real held-out image"
     if share <= 0:
-        return "lower than on every real held-out image"
+        return f"lower {than} every real held-out image"
     # Rounded down: 99.9 % is not all.
-    return f"higher than on {math.floor(share * 1000) / 10:g} % of real held-out images"
+    return f"higher {than} {math.floor(share * 1000) / 10:g} % of real held-out images"
 
 
 def _plain(message: Message) -> dict[str, Any]:

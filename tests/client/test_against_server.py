@@ -239,6 +239,18 @@ def test_the_command_writes_everything(server: RunningServer, model: pb.Model, t
     ]
 
 
+def test_a_place_that_cannot_be_written_is_noticed_before_the_work(
+    server: RunningServer, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    submitted = server.metric('neurofv_jobs_submitted_total{model="lesion-shapes"}')
+    for output in (tmp_path / "file" / "x.nii.gz", Path("/proc/x.nii.gz")):
+        run = command(server, "visualize", MODEL, "--class", "cube", "-o", str(output), cwd=tmp_path)
+        assert run.returncode == 2
+        assert "nothing can be written there" in run.stderr
+    assert server.metric('neurofv_jobs_submitted_total{model="lesion-shapes"}') == submitted
+
+
 def test_without_the_plot_extra_the_other_files_are_kept(server: RunningServer, tmp_path: Path) -> None:
     script = "import sys; sys.modules['nilearn'] = None\nfrom neurofv.cli import main\nmain()"
     arguments = ["visualize", MODEL, "--class", "cube", "-o", "a.nii.gz", "--steps", "1", "--canvas", "48"]
@@ -251,7 +263,7 @@ def test_without_the_plot_extra_the_other_files_are_kept(server: RunningServer, 
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    assert "neurofv[plot]" in run.stderr
+    assert "the extra 'plot'" in run.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.nii.gz"]
 
 

@@ -32,6 +32,21 @@ def test_the_strongest_point_of_a_run_from_noise_is_its_block() -> None:
     assert np.linalg.norm(point - BLOCK_MIDDLE) <= 4
 
 
+def test_the_rim_that_fades_into_the_black_around_a_brain_does_not_count() -> None:
+    volume = np.full(SHAPE, 0.0)
+    volume[4:16, 6:18, 4:14] = (
+        0.55  # the canvas without its rim of two voxels, which is black like what is around
+    )
+    volume[8:11, 10:13, 7:10] = 0.75  # what the optimizer made, fainter than the rim
+    result = a_result(volume)
+    canvas = result.request.canvas
+    canvas.size_mm.i, canvas.size_mm.j, canvas.size_mm.k = 32, 32, 28
+    center = canvas.center_mm
+    center.x, center.y, center.z = nibabel.affines.apply_affine(AFFINE, (9.5, 11.5, 8.5))
+    made = nibabel.affines.apply_affine(AFFINE, (9, 11, 8))
+    assert np.linalg.norm(strongest_point(result) - made) <= 4
+
+
 def test_the_strongest_point_of_a_run_from_the_brain_is_where_it_differs() -> None:
     brain = np.zeros(SHAPE)
     brain[3:14, 9:20, 3:12] = np.linspace(0.2, 1.0, 11)[:, None, None]

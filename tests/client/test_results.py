@@ -89,3 +89,9 @@ def test_names_for_people(result: Visualization) -> None:
     assert title(result) == "tiny/1 · cube"
     result.request.objective.terms.add().class_logit.class_name = "none"
     assert title(result) == "tiny/1 · cube against 1 others"
+
+
+def test_a_neuron_is_held_against_the_best_position() -> None:
+    neuron = method.ObjectiveTerm(neuron=method.Neuron(layer="pool", channel=0))
+    said = describe(neuron, vis.TermEvaluation(activation=1, percentile=0.5, real_p95=2))
+    assert "higher than at the channel's best position on 50 % of real held-out images" in said

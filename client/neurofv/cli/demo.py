@@ -14,6 +14,7 @@ from neurofv.cli import options
 from neurofv.cli.console import Display, out, reporting
 from neurofv.cli.output import drawn, save
 from neurofv.client import Client
+from neurofv.files import check_writable
 from neurofv.results import Visualization
 from neurofv.volumes import SUFFIX
 
@@ -34,6 +35,7 @@ def demo(
 ) -> None:
     """Ask for every class of a model, one after the other, and draw an overview."""
     with reporting():
+        check_writable(output)
         name, version = options.split_model(model)
         choices = {
             "version": version,
@@ -74,7 +76,7 @@ def _file_name(class_name: str) -> str:
 
 def _table() -> Table:
     table = Table("class", box=SIMPLE_HEAD)
-    for heading in ("activation", "95 % of real ones below", "seconds"):
+    for heading in ("activation", "95 % of real images below", "seconds"):
         table.add_column(heading, justify="right")
     table.add_column("file", overflow="fold")
     return table

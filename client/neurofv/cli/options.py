@@ -77,7 +77,9 @@ Schedule = Annotated[str | None, typer.Option(help="How the step size changes: c
 Output = Annotated[
     Path | None,
     typer.Option(
-        "-o", "--output", help="FILE.nii.gz or a directory. [default: the server's name for it, here]"
+        "-o",
+        "--output",
+        help="FILE.nii.gz or a directory; files that exist are replaced. [default: the server's name, here]",
     ),
 ]
 Snapshots = Annotated[Path | None, typer.Option(metavar="DIR", help="Also keep volumes on the way, here.")]

@@ -25,7 +25,7 @@ def drawn(draw: Callable[[], object]) -> bool:
     try:
         draw()
     except ModuleNotFoundError as error:
-        warn(f"no picture: {error.name} is not installed; pip install 'neurofv[plot]', or give --no-picture")
+        warn(f"no picture: {error.name} is not installed; install the extra 'plot', or give --no-picture")
         return False
     return True
 

@@ -10,6 +10,7 @@ from neurofv.cli.output import save, tell
 from neurofv.client import Client
 from neurofv.errors import InvalidRequest
 from neurofv.events import Event
+from neurofv.files import check_writable
 from neurofv.volumes import Volume, target_path
 
 
@@ -46,7 +47,9 @@ def visualize(
     run = {"steps": steps, "seed": seed, "schedule": schedule}
     with reporting():
         # A name that cannot be used shall not be noticed after minutes of work.
-        target_path(output or Path(), "")
+        check_writable(target_path(output or Path(), "volume").parent)
+        if snapshots:
+            check_writable(snapshots)
         name, version = options.split_model(model)
         choices = {
             "version": version,
