@@ -110,7 +110,7 @@ def _sheet_row(
 ) -> None:
     """Draw one result of a contact sheet: its name, the whole volume, close-ups."""
     figure.text(0.02, bottom + height * 0.56, result.label, color=_INK, fontsize=16, weight="bold")
-    figure.text(0.02, bottom + height * 0.36, _figures(result), color=_DIM, fontsize=10)
+    figure.text(0.02, bottom + height * 0.36, _figures(result), color=_DIM, fontsize=9)
     point = strongest_point(result, background)
     low, tall = bottom + height * 0.04, height * 0.92
     _draw(result, _WHOLE, point, figure, (0.15, low, 0.44, tall)).draw_cross(color=_ACCENT, linewidth=0.6)
