@@ -127,10 +127,12 @@ def test_a_cancel_lets_at_most_the_step_at_work_finish() -> None:
     with ours, subprocess.Popen(command, pass_fds=[theirs.fileno()], cwd=ROOT) as worker:
         theirs.close()
         assert wire.receive(ours).kind == wire.Kind.READY
-        resolved = make_plan(LONG, read_bundle(ZOO / "lesion-shapes" / "1"), settings).request
-        for job in range(1, 6):
+        # On the whole grid a step takes far longer than this process could be held up between two lines.
+        slow = request(CUBE, "steps: 5000 snapshot_every: 0 canvas { size_mm {} }")
+        resolved = make_plan(slow, read_bundle(ZOO / "lesion-shapes" / "1"), settings).request
+        for job in range(1, 4):
             ours.sendall(wire.Frame(wire.Kind.RUN, job, resolved.SerializeToString()).encode())
-            for _ in range(3):
+            for _ in range(2):
                 assert wire.receive(ours).kind == wire.Kind.EVENT
             ours.sendall(wire.Frame(wire.Kind.CANCEL, job).encode())
             kinds = [wire.receive(ours).kind]
