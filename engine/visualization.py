@@ -30,9 +30,7 @@ class Diverged(ArithmeticError):
     """
 
     def __init__(self, step: int) -> None:
-        super().__init__(
-            f"the objective is not finite at step {step}; lower the learning rate or the weights"
-        )
+        super().__init__(f"a number is not finite at step {step}; lower the learning rate or the weights")
         self.step = step
 
 

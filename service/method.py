@@ -54,17 +54,15 @@ class Method:
             "optimizer": _one_of(request.optimizer, OPTIMIZERS, "optimizer"),
             "schedule": _schedule(request.optimizer.schedule),
         }
+        of_spec = {field.name: field for field in dataclasses.fields(engine.Spec)}
+        choices["regularizers"] = of_spec["regularizers"].default
         if request.HasField("regularization"):
             choices["regularizers"] = _regularizers(request.regularization)
-        for field in dataclasses.fields(engine.Spec):
-            bounds = field.metadata.get("bounds")
-            if bounds and request.HasField(field.name):
-                choices[field.name] = _checked(getattr(request, field.name), bounds, field.name)
-            elif field.name not in choices and field.default is not dataclasses.MISSING:
-                choices[field.name] = field.default
-        names = ("steps", "seed", "snapshot_every", "regularizers")
-        keep = {"parameterization", "start", "transforms", "optimizer", "schedule", *names}
-        return cls({name: value for name, value in choices.items() if name in keep})
+        for name in ("steps", "seed", "snapshot_every"):
+            choices[name] = of_spec[name].default
+            if request.HasField(name):
+                choices[name] = _checked(getattr(request, name), of_spec[name].metadata["bounds"], name)
+        return cls(choices)
 
     def write(self, request: vis.VisualizeRequest) -> None:
         """Write every choice into a request, so that no default is left open."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import engine
+import models
 from engine.fields import InvalidField as BadNumber
 from models import Bundle, Layer, ModelError
 from neurofv.v1 import method_pb2
@@ -52,7 +53,7 @@ class Plan:
 
     def whole_grid_objective(self) -> engine.Objective:
         """Return the objective as it reads the whole grid, whose activation maps are larger."""
-        return _objective(self.request, self.bundle, Box((0, 0, 0), self.bundle.manifest.input.shape))
+        return _objective(self.request, self.bundle, Box.whole(self.bundle.manifest.input))
 
 
 def make_plan(request: vis.VisualizeRequest, bundle: Bundle, settings: Settings) -> Plan:
@@ -111,7 +112,6 @@ def _check_terms(request: vis.VisualizeRequest, bundle: Bundle) -> None:
     """Check what the terms name, on the whole grid, and fill in weights and senses."""
     if not request.objective.terms:
         raise InvalidField("objective.terms", "is empty; name at least one unit")
-    layers = {layer.name: layer for layer in bundle.layers()}
     for index, term in enumerate(request.objective.terms):
         path = f"objective.terms[{index}]"
         kind = term.WhichOneof("unit")
@@ -126,9 +126,11 @@ def _check_terms(request: vis.VisualizeRequest, bundle: Bundle) -> None:
                 raise ClassNotFound(term.class_logit.class_name, bundle.manifest.classes, _label(bundle))
             continue
         unit = getattr(term, kind)
-        if unit.layer not in layers:
-            raise LayerNotFound(unit.layer, list(layers), _label(bundle))
-        _check_channel(unit.channel, layers[unit.layer], f"{path}.{kind}.channel")
+        try:
+            layer = bundle.layer(unit.layer)
+        except models.LayerNotFound as error:
+            raise LayerNotFound(unit.layer, error.valid, _label(bundle)) from None
+        _check_channel(unit.channel, layer, f"{path}.{kind}.channel")
 
 
 def _weight(term: method_pb2.ObjectiveTerm, path: str) -> float:
@@ -161,12 +163,18 @@ def _default_size(request: vis.VisualizeRequest, bundle: Bundle) -> method_pb2.E
     if any(edge >= limit for edge, limit in zip(edges, space.shape, strict=True)):
         return whole
     shape = tuple(math.ceil(edge) for edge in edges)
-    try:
-        bundle.layers(shape)
-    except (ModelError, RuntimeError, ValueError):
+    if _layers_on(bundle, shape) is None:
         return whole
     i, j, k = (count * size for count, size in zip(shape, space.voxel_size_mm, strict=True))
     return method_pb2.Extent(i=i, j=j, k=k)
+
+
+def _layers_on(bundle: Bundle, shape: tuple[int, ...]) -> dict[str, Layer] | None:
+    """Return the layers by name as they act on a box, or None if the model cannot read such a box."""
+    try:
+        return {layer.name: layer for layer in bundle.layers(shape)}  # type: ignore[arg-type]
+    except (ModelError, RuntimeError, ValueError):
+        return None
 
 
 def _layer_of(term: method_pb2.ObjectiveTerm, bundle: Bundle) -> str:
@@ -208,18 +216,17 @@ def _place(neuron: method_pb2.Neuron, bundle: Bundle, path: str) -> np.ndarray:
         place = np.array([neuron.voxel.i, neuron.voxel.j, neuron.voxel.k], dtype=float)
     else:
         place = to_voxel(space, neuron.point_mm)
-    if not (np.isfinite(place).all() and ((place >= -0.5) & (place <= np.array(space.shape) - 0.5)).all()):
+    if not Box.whole(space).contains(place):
         raise InvalidField(f"{path}.position", f"is not inside the model's grid of {space.shape} voxels")
     return place
 
 
 def _objective(request: vis.VisualizeRequest, bundle: Bundle, box: Box) -> engine.Objective:
     """Return the objective on the box, whose activation maps are smaller than the grid's."""
-    try:
-        layers = {layer.name: layer for layer in bundle.layers(box.shape)}
-    except (ModelError, RuntimeError, ValueError):
+    layers = _layers_on(bundle, box.shape)
+    if layers is None:
         rule = f"makes a box of {box.shape} voxels, which the model cannot read; ask for a larger one"
-        raise InvalidField("canvas.size_mm", rule) from None
+        raise InvalidField("canvas.size_mm", rule)
     prior = bundle.prior()
     terms = []
     for index, term in enumerate(request.objective.terms):
@@ -240,14 +247,14 @@ def _unit(
     layer = layers[term.neuron.layer]
     if not layer.output_shape:
         return engine.Neuron(layer.name, term.neuron.channel)
-    place = _place(term.neuron, bundle, f"{path}.neuron") - box.start
-    if ((place < -0.5) | (place > np.array(box.shape) - 0.5)).any():
+    place = _place(term.neuron, bundle, f"{path}.neuron")
+    if not box.contains(place):
         raise InvalidField(
             f"{path}.neuron.position", "lies outside the canvas; move the canvas or leave it out"
         )
     # Units sit `stride` voxels apart, the first one in the middle of the first stride.
     stride = np.array(layer.stride)
-    nearest = np.rint((place - (stride - 1) / 2) / stride).astype(int)
+    nearest = np.rint((place - box.start - (stride - 1) / 2) / stride).astype(int)
     position = np.clip(nearest, 0, np.array(layer.output_shape) - 1)
     return engine.Neuron(layer.name, term.neuron.channel, tuple(int(value) for value in position))
 

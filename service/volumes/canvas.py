@@ -26,6 +26,17 @@ class Box:
     start: tuple[int, int, int]
     shape: tuple[int, int, int]
 
+    @classmethod
+    def whole(cls, space: InputSpace) -> "Box":
+        """Return the box that is the whole grid."""
+        return cls((0, 0, 0), space.shape)
+
+    def contains(self, place: np.ndarray) -> bool:
+        """Tell whether a place, real-valued voxel indices of the grid, lies in one of the voxels."""
+        from_start = place - self.start
+        inside = (from_start >= -0.5) & (from_start <= np.array(self.shape) - 0.5)
+        return bool(np.isfinite(place).all() and inside.all())
+
     @property
     def voxels(self) -> int:
         """Number of voxels."""
@@ -114,9 +125,7 @@ def resolve(canvas: method_pb2.Canvas, space: InputSpace, middle: np.ndarray, ma
         raise VolumeTooLarge("canvas.size_mm", rule, limit=max_voxels, actual=voxels)
     if canvas.HasField("center_mm"):
         middle = to_voxel(space, canvas.center_mm)
-        if not (
-            np.isfinite(middle).all() and ((middle >= -0.5) & (middle <= np.array(space.shape) - 0.5)).all()
-        ):
+        if not Box.whole(space).contains(middle):
             raise InvalidField("canvas.center_mm", "is not a point inside the model's grid")
     # A millionth of a voxel decides ties the same way when the resolved request is resolved again.
     first = np.floor(middle - (np.array(shape) - 1) / 2 + 0.5 + 1e-6).astype(int)

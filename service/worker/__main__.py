@@ -12,7 +12,6 @@ import signal
 import socket
 import threading
 
-import structlog
 import torch
 
 from models import Repository
@@ -25,8 +24,6 @@ from service.status import reason_of, to_status
 from service.volumes.nifti import VolumeFile
 from service.worker import wire
 from service.worker.run import LoadedModel, run
-
-_log = structlog.get_logger()
 
 
 class Worker:

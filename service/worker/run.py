@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import engine
-from models import Bundle
+from models import Bundle, Manifest, Prior
 from neurofv.v1 import visualization_service_pb2 as vis
 from service import __version__
 from service.jobs.plan import Plan
@@ -114,15 +114,18 @@ def _evaluation(plan: Plan, model: LoadedModel, whole: np.ndarray) -> vis.Evalua
     objective = plan.whole_grid_objective()
     value, activations = engine.evaluate(model.network, objective, torch.from_numpy(whole))
     evaluation = vis.Evaluation(objective=value)
+    prior = plan.bundle.prior()
     for term, activation in zip(objective.terms, activations, strict=True):
-        evaluation.terms.append(_against_real_images(plan.bundle, term.unit, activation))
+        evaluation.terms.append(_against_real_images(plan.bundle.manifest, prior, term.unit, activation))
     return evaluation
 
 
-def _against_real_images(bundle: Bundle, unit: engine.Unit, activation: float) -> vis.TermEvaluation:
+def _against_real_images(
+    manifest: Manifest, prior: Prior, unit: engine.Unit, activation: float
+) -> vis.TermEvaluation:
     """Place an activation among those of real held-out images, as far as the bundle knows them."""
     found = vis.TermEvaluation(unit=str(unit), activation=activation)
-    known = quantiles(bundle.prior(), unit)
+    known = quantiles(prior, unit)
     if known is None:
         return found
     values, levels = known
@@ -132,7 +135,7 @@ def _against_real_images(bundle: Bundle, unit: engine.Unit, activation: float) -
     found.real_p95 = float(np.interp(0.95, levels, values))
     if isinstance(unit, engine.ClassLogit):
         # A logit is held against the images of its own class: the others hardly reach it.
-        own = bundle.manifest.evaluation.logit_quantiles.get(bundle.manifest.classes[unit.channel])
+        own = manifest.evaluation.logit_quantiles.get(manifest.classes[unit.channel])
         found.real_p95 = own["0.95"] if own else found.real_p95
     return found
 
