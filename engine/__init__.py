@@ -1,38 +1,92 @@
 """Feature visualization of neural networks in 1, 2 and 3 dimensions.
 
 Pure mathematics on tensors: no file, no network connection, no global state.
-`visualize` optimizes an input until a chosen unit fires and yields what happens
-on the way.
+`visualize` optimizes inputs until chosen units fire and yields what happens on
+the way; `engine.evaluation` and `engine.paths` judge what came out.
 """
 
+from engine.anatomy import Anatomy, MissingAnatomy
 from engine.capture import UnknownLayer, activations, frozen
-from engine.events import Event, Progress, Result, Snapshot
+from engine.events import Event, ItemProgress, Progress, Result, Snapshot
 from engine.fields import InvalidField
 from engine.grid import Grid
-from engine.objective import Channel, ClassLogit, Neuron, Objective, Sense, Term, Unit, UnitOutOfRange
+from engine.objective import (
+    Channel,
+    ClassLogit,
+    Comparison,
+    Direction,
+    Measure,
+    Neuron,
+    Objective,
+    Sense,
+    SubjectActivations,
+    Term,
+    Unit,
+    UnitOutOfRange,
+    WholeLayer,
+)
 from engine.optimizer import Adam, Nadam, Schedule, Sgd
-from engine.parameterization import Fourier, Voxels
-from engine.regularizer import L1, L2, GaussianBlur, Regularizer, TotalVariation
-from engine.start import Noise, ReferenceBrain
+from engine.parameterization import Deformation, Fourier, LaplacianPyramid, Maco, Patch, Voxels
+from engine.redirection import redirected
+from engine.regularizer import (
+    L1,
+    L2,
+    ActivationCeiling,
+    BrainMask,
+    Decay,
+    Diversity,
+    FeatureDistance,
+    GaussianBlur,
+    GradientBlur,
+    ImageDistance,
+    IntensityClip,
+    NoRealActivations,
+    Regularizer,
+    SpectrumMatch,
+    TotalVariation,
+)
+from engine.spec import Item, Spec
+from engine.start import Noise, ReferenceBrain, SubjectImage, Zeros
+from engine.stopping import Stop, Stopping
 from engine.transform import Transforms
-from engine.visualization import Diverged, Spec, evaluate, visualize
+from engine.visualization import Diverged, visualize
 
 __all__ = [
     "L1",
     "L2",
+    "ActivationCeiling",
     "Adam",
+    "Anatomy",
+    "BrainMask",
     "Channel",
     "ClassLogit",
+    "Comparison",
+    "Decay",
+    "Deformation",
+    "Direction",
     "Diverged",
+    "Diversity",
     "Event",
+    "FeatureDistance",
     "Fourier",
     "GaussianBlur",
+    "GradientBlur",
     "Grid",
+    "ImageDistance",
+    "IntensityClip",
     "InvalidField",
+    "Item",
+    "ItemProgress",
+    "LaplacianPyramid",
+    "Maco",
+    "Measure",
+    "MissingAnatomy",
     "Nadam",
     "Neuron",
+    "NoRealActivations",
     "Noise",
     "Objective",
+    "Patch",
     "Progress",
     "ReferenceBrain",
     "Regularizer",
@@ -42,6 +96,11 @@ __all__ = [
     "Sgd",
     "Snapshot",
     "Spec",
+    "SpectrumMatch",
+    "Stop",
+    "Stopping",
+    "SubjectActivations",
+    "SubjectImage",
     "Term",
     "TotalVariation",
     "Transforms",
@@ -49,8 +108,10 @@ __all__ = [
     "UnitOutOfRange",
     "UnknownLayer",
     "Voxels",
+    "WholeLayer",
+    "Zeros",
     "activations",
-    "evaluate",
     "frozen",
+    "redirected",
     "visualize",
 ]

@@ -1,9 +1,29 @@
 """Reading activations out of a network that stays as it was found."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+# What lies behind one of these may be cut off and have no slope, so it is read where it enters.
+NONLINEARITIES = (
+    nn.ReLU,
+    nn.ReLU6,
+    nn.LeakyReLU,
+    nn.PReLU,
+    nn.ELU,
+    nn.CELU,
+    nn.SELU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Mish,
+    nn.Softplus,
+    nn.Hardswish,
+    nn.Hardtanh,
+    nn.Sigmoid,
+    nn.Tanh,
+)
 
 
 class UnknownLayer(KeyError):
@@ -65,11 +85,15 @@ def frozen(network: nn.Module) -> Iterator[nn.Module]:
             weight.requires_grad_(flag)
 
 
-def activations(network: nn.Module, layers: Iterable[str], volume: Tensor) -> dict[str, Tensor]:
+def activations(
+    network: nn.Module, layers: Iterable[str], volume: Tensor, behind_nonlinearities: bool = False
+) -> dict[str, Tensor]:
     """Run a network up to the last wanted layer and return what the layers say.
 
     What lies behind that layer is not computed. A layer that runs more than
-    once in a pass answers with its first output.
+    once in a pass answers the first time. A non-linearity such as a ReLU says
+    what enters it, for what leaves it may be cut off: a unit that is silent
+    there has no slope to climb (Olah et al. 2017).
 
     Parameters
     ----------
@@ -79,11 +103,13 @@ def activations(network: nn.Module, layers: Iterable[str], volume: Tensor) -> di
         Names as `named_modules` writes them.
     volume : Tensor
         Input, `(batch, channel, *spatial)`.
+    behind_nonlinearities : bool
+        Whether non-linearities say what leaves them instead.
 
     Returns
     -------
     dict of str to Tensor
-        Each layer's output, `(batch, channels, *spatial)`.
+        Each layer's answer, `(batch, channels, *spatial)`.
 
     Raises
     ------
@@ -97,18 +123,15 @@ def activations(network: nn.Module, layers: Iterable[str], volume: Tensor) -> di
             raise UnknownLayer(layer, list(modules))
     found: dict[str, Tensor] = {}
 
-    def keep(layer: str, output: Tensor) -> None:
+    def keep(layer: str, answer: Tensor) -> None:
         if layer not in found:
             last = len(found) == len(wanted) - 1
             # What runs on may overwrite its input, as an in-place ReLU does.
-            found[layer] = output if last else output.clone()
+            found[layer] = answer if last else answer.clone()
             if last:
                 raise _AllReached
 
-    handles = [
-        modules[layer].register_forward_hook(lambda module, inputs, output, layer=layer: keep(layer, output))
-        for layer in wanted
-    ]
+    handles = [_listen(modules[layer], layer, keep, behind_nonlinearities) for layer in wanted]
     try:
         network(volume)
     except _AllReached:
@@ -117,3 +140,12 @@ def activations(network: nn.Module, layers: Iterable[str], volume: Tensor) -> di
         for handle in handles:
             handle.remove()
     return found
+
+
+def _listen(
+    module: nn.Module, layer: str, keep: Callable[[str, Tensor], None], behind_nonlinearities: bool
+) -> RemovableHandle:
+    """Let `keep` know what enters a non-linearity or leaves any other layer."""
+    if isinstance(module, NONLINEARITIES) and not behind_nonlinearities:
+        return module.register_forward_pre_hook(lambda _, inputs: keep(layer, inputs[0]))
+    return module.register_forward_hook(lambda _, inputs, output: keep(layer, output))

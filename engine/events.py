@@ -1,9 +1,27 @@
 """What a visualization yields on its way."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
+
+from engine.stopping import Stop
+
+
+@dataclass(frozen=True)
+class ItemProgress:
+    """How one volume of the batch stands.
+
+    Parameters
+    ----------
+    objective : float
+        The objective on this step's transformed volume.
+    penalties : mapping of str to float
+        Each regularizer's weighted penalty, by name.
+    """
+
+    objective: float
+    penalties: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -14,40 +32,65 @@ class Progress:
     ----------
     step, steps : int
         Steps done and in all.
-    objective : float
-        The objective on this step's transformed volume.
-    penalties : mapping of str to float
-        Each regularizer's weighted penalty, by name.
+    items : tuple of ItemProgress
+        One for each volume of the batch.
     seconds : float
         Wall time of the step.
     """
 
     step: int
     steps: int
-    objective: float
-    penalties: Mapping[str, float]
+    items: tuple[ItemProgress, ...]
     seconds: float
+
+    @property
+    def objective(self) -> float:
+        """The first volume's objective."""
+        return self.items[0].objective
+
+    @property
+    def penalties(self) -> Mapping[str, float]:
+        """The first volume's penalties."""
+        return self.items[0].penalties
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The volume as it stands.
+    """A volume as it stands.
 
     Parameters
     ----------
     step : int
-        Steps done.
+        Steps done when the volume was as it is.
     image : Tensor, shape of the grid, on the CPU
         The untransformed volume, model units.
+    item : int
+        Which volume of the batch, from 0.
     """
 
     step: int
     image: Tensor
+    item: int = 0
 
 
 @dataclass(frozen=True)
 class Result(Snapshot):
-    """The final volume."""
+    """The best of the looks at a volume.
+
+    Parameters
+    ----------
+    extras : mapping of str to Tensor, shape of the grid
+        More volumes that belong to it: `gradient`, the mean magnitude of the objective's gradient over the
+        run; `jacobian` of a deformation; `opacity` of a patch.
+    stopped : Stop
+        Why the run ended.
+    redirected_steps : int
+        Steps on which the unit was dead and its gradient had to be redirected.
+    """
+
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+    stopped: Stop = Stop.STEPS
+    redirected_steps: int = 0
 
 
 Event = Progress | Snapshot

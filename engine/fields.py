@@ -45,6 +45,8 @@ class Bounds:
         Inclusive bounds.
     above : float or None
         Exclusive lower bound.
+    optional : bool
+        Whether the number may be absent (None), which is then its default.
     """
 
     doc: str
@@ -52,9 +54,12 @@ class Bounds:
     minimum: float | None = None
     maximum: float | None = None
     above: float | None = None
+    optional: bool = False
 
-    def accepts(self, value: float) -> bool:
-        """Tell whether `value` is finite and within the bounds."""
+    def accepts(self, value: float | None) -> bool:
+        """Tell whether `value` is finite and within the bounds, or absent where it may be."""
+        if value is None:
+            return self.optional
         return (
             math.isfinite(value)
             and (self.minimum is None or value >= self.minimum)
@@ -78,7 +83,7 @@ def number(default: float | None = None, **bounds: Any) -> Any:
     Parameters
     ----------
     default : float or None
-        Its default; None makes it required.
+        Its default; None makes it required, or absent by default if it is optional.
     **bounds
         Fields of `Bounds`.
 
@@ -88,9 +93,27 @@ def number(default: float | None = None, **bounds: Any) -> Any:
         For use in a `Checked` dataclass.
     """
     metadata = {"bounds": Bounds(**bounds)}
-    if default is None:
+    if default is None and not bounds.get("optional"):
         return dataclasses.field(metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def text(default: str = "", *, doc: str) -> Any:
+    """Declare a setting that is a string.
+
+    Parameters
+    ----------
+    default : str
+        Its default.
+    doc : str
+        One sentence for the reference page.
+
+    Returns
+    -------
+    dataclasses.Field
+        For use in a `Checked` dataclass.
+    """
+    return dataclasses.field(default=default, metadata={"doc": doc})
 
 
 @dataclass(frozen=True)

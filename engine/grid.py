@@ -1,11 +1,14 @@
 """The grid on which a volume lives, and its frequencies."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
+
+from engine.fields import InvalidField
 
 _FWHM_PER_SIGMA = math.sqrt(8 * math.log(2))
 
@@ -20,10 +23,22 @@ class Grid:
         Voxels along each axis.
     voxel_size : tuple of float
         Edge lengths of a voxel, mm.
+    left_right : int
+        The array axis that runs left-right.
+
+    Raises
+    ------
+    InvalidField
+        `left_right` is no axis of the grid.
     """
 
     shape: tuple[int, ...]
     voxel_size: tuple[float, ...]
+    left_right: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.left_right < self.ndim:
+            raise InvalidField("left_right", self.left_right, f"an axis of the grid, 0 to {self.ndim - 1}")
 
     @property
     def ndim(self) -> int:
@@ -57,6 +72,11 @@ class Grid:
             radius = radius + line.view(view) ** 2
         return radius.sqrt()
 
+    @cached_property
+    def shells(self) -> tuple[Tensor, Tensor]:
+        """The `radial_shells` of the half spectrum."""
+        return radial_shells(self.fourier_shape, self.voxel_size)
+
     def to_spectrum(self, image: Tensor) -> Tensor:
         """Transform an image `(..., *shape)`, padded with zeros, to its half spectrum."""
         return torch.fft.rfftn(image, s=self.fourier_shape, dim=self.axes, norm="ortho")
@@ -81,6 +101,37 @@ class Grid:
         """
         sigma = fwhm / _FWHM_PER_SIGMA
         return torch.exp(-2 * (math.pi * sigma * self.frequencies) ** 2)
+
+
+def radial_shells(shape: Sequence[int], voxel_size: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Sort the coefficients of a half spectrum by radial frequency.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Voxels along each axis of the image.
+    voxel_size : sequence of float
+        Edge lengths of a voxel, mm.
+
+    Returns
+    -------
+    shells : Tensor, (*shape[:-1], shape[-1] // 2 + 1), int64
+        Each coefficient's shell. Shells are one cycle along the longest edge wide, around whole numbers of
+        cycles: shell 0 holds the constant part alone, and short edges may leave a shell empty.
+    shares : Tensor, the same shape, float64
+        How many coefficients of the whole spectrum each stands for, 1 or 2.
+    """
+    square = torch.zeros((), dtype=torch.float64)
+    for axis, (size, step) in enumerate(zip(shape, voxel_size, strict=True)):
+        line = torch.fft.fftfreq(size, d=step, dtype=torch.float64)
+        line = line[: size // 2 + 1] if axis == len(shape) - 1 else line
+        square = square + line.reshape(-1, *(1,) * (len(shape) - 1 - axis)) ** 2
+    longest = max(size * step for size, step in zip(shape, voxel_size, strict=True))
+    shells = (square.sqrt() * longest).round().long()
+    # The half spectrum lacks the conjugates of all but its first column and, for an even size, its last.
+    column = torch.arange(shells.shape[-1])
+    shares = torch.where((column == 0) | (2 * column == shape[-1]), 1.0, 2.0)
+    return shells, shares.double().expand_as(shells)
 
 
 def _smooth_size(size: int) -> int:

@@ -1,6 +1,7 @@
 """How the free numbers are driven."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar
@@ -21,12 +22,12 @@ class Adam(Checked):
         Step size.
     """
 
-    learning_rate: float = number(0.02, above=0, maximum=10, doc="Step size.")
+    learning_rate: float = number(0.1, above=0, maximum=10, doc="Step size.")
     name: ClassVar[str] = "adam"
 
-    def over(self, free: Tensor) -> torch.optim.Optimizer:
-        """Return the optimizer of one tensor."""
-        return torch.optim.Adam([free], lr=self.learning_rate)
+    def over(self, free: Sequence[Tensor]) -> torch.optim.Optimizer:
+        """Return the optimizer of free numbers."""
+        return torch.optim.Adam(free, lr=self.learning_rate)
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,12 @@ class Nadam(Checked):
         Step size.
     """
 
-    learning_rate: float = number(0.02, above=0, maximum=10, doc="Step size.")
+    learning_rate: float = number(0.1, above=0, maximum=10, doc="Step size.")
     name: ClassVar[str] = "nadam"
 
-    def over(self, free: Tensor) -> torch.optim.Optimizer:
-        """Return the optimizer of one tensor."""
-        return torch.optim.NAdam([free], lr=self.learning_rate)
+    def over(self, free: Sequence[Tensor]) -> torch.optim.Optimizer:
+        """Return the optimizer of free numbers."""
+        return torch.optim.NAdam(free, lr=self.learning_rate)
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,9 @@ class Sgd(Checked):
     momentum: float = number(0.9, minimum=0, maximum=0.999, doc="Share of the last step taken again.")
     name: ClassVar[str] = "sgd"
 
-    def over(self, free: Tensor) -> torch.optim.Optimizer:
-        """Return the optimizer of one tensor."""
-        return torch.optim.SGD([free], lr=self.learning_rate, momentum=self.momentum)
+    def over(self, free: Sequence[Tensor]) -> torch.optim.Optimizer:
+        """Return the optimizer of free numbers."""
+        return torch.optim.SGD(free, lr=self.learning_rate, momentum=self.momentum)
 
 
 Optimizer = Adam | Nadam | Sgd

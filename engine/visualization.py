@@ -2,22 +2,23 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from engine.capture import activations, frozen
-from engine.events import Event, Progress, Result, Snapshot
-from engine.fields import Checked, number
-from engine.grid import Grid
-from engine.objective import Objective
-from engine.optimizer import Adam, Optimizer, Schedule
-from engine.parameterization import Fourier, Latent, Parameterization
-from engine.regularizer import L1, Regularizer, TotalVariation
-from engine.start import ReferenceBrain, Scene, Start
-from engine.transform import Transforms, resample
+from engine.events import Event, ItemProgress, Progress, Result, Snapshot
+from engine.parameterization.base import Stage
+from engine.redirection import redirected
+from engine.regularizer.base import Look, Regularizer
+from engine.spec import Spec
+from engine.start import Scene
+from engine.stopping import Stop, Watch
+from engine.transform import Draw, apply
+
+# A unit that has had no gradient at all for so many steps from the first gets none later.
+_DEAD_STEPS = 8
 
 
 class Diverged(ArithmeticError):
@@ -34,52 +35,13 @@ class Diverged(ArithmeticError):
         self.step = step
 
 
-@dataclass(frozen=True)
-class Spec(Checked):
-    """Everything that determines a visualization, but the network.
-
-    Parameters
-    ----------
-    grid : Grid
-        The box that is optimized.
-    objective : Objective
-        What is maximized.
-    intensity_range : tuple of float
-        Bounds of the volume, model units.
-    parameterization, start, transforms, regularizers, optimizer, schedule
-        The method.
-    reference : Tensor or None
-        The brain on the grid, model units, for a start that asks for it.
-    window : Tensor or None
-        Share of the optimized volume at each voxel, 0 to 1; the rest is the reference. It fades a box
-        that is cut from a larger volume into what surrounds it; None for no fading.
-    steps, seed, snapshot_every : int
-        Number of steps, seed of every draw, steps between snapshots (0 for none).
-    """
-
-    grid: Grid
-    objective: Objective
-    intensity_range: tuple[float, float] = (0.0, 1.0)
-    parameterization: Parameterization = field(default_factory=Fourier)
-    start: Start = field(default_factory=ReferenceBrain)
-    transforms: Transforms = field(default_factory=Transforms)
-    regularizers: Sequence[Regularizer] = (TotalVariation(), L1())
-    optimizer: Optimizer = field(default_factory=Adam)
-    schedule: Schedule = Schedule.CONSTANT
-    reference: Tensor | None = None
-    window: Tensor | None = None
-    steps: int = number(128, minimum=1, doc="Number of optimizer steps.")
-    seed: int = number(0, minimum=0, maximum=2**63 - 1, doc="Seed of every random draw.")
-    snapshot_every: int = number(16, minimum=0, doc="Steps between snapshots; 0 for none.")
-
-
 def visualize(
     network: nn.Module, spec: Spec, should_stop: Callable[[], bool] = lambda: False
 ) -> Iterator[Event]:
-    """Optimize an input until the objective's units fire.
+    """Optimize inputs until the objectives' units fire.
 
-    The network runs up to the last layer that the objective reads, in
-    evaluation mode, without weight gradients, and is left as it was found.
+    The network runs up to the last layer that is read, in evaluation mode,
+    without weight gradients, and is left as it was found.
 
     Parameters
     ----------
@@ -93,95 +55,252 @@ def visualize(
     Yields
     ------
     Progress, Snapshot, Result
-        A progress after each step, snapshots where asked for, the result last.
+        A progress after each step, snapshots where asked for, the results last, in the batch's order.
 
     Raises
     ------
     Diverged
         A number is no longer finite.
     UnknownLayer, UnitOutOfRange
-        The objective names what the network does not have.
+        An objective names what the network does not have.
+    MissingAnatomy
+        The method needs a part of the anatomy that was not given.
     """
-    device = next(network.parameters()).device
-    generator = torch.Generator().manual_seed(spec.seed)
-    latent = spec.parameterization.latent(spec.grid, spec.start.deviation, generator, device)
-    scene = Scene(spec.start, spec.intensity_range, spec.reference, spec.window, device)
-    optimizer = spec.optimizer.over(latent.free)
+    run = _Run(network, spec)
+    started = time.perf_counter()
     for step in range(1, spec.steps + 1):
         if should_stop():
             return
         begin = time.perf_counter()
-        for group in optimizer.param_groups:
+        items = run.step(step)
+        late = spec.stopping.seconds and time.perf_counter() - started >= spec.stopping.seconds
+        last = step == spec.steps or bool(late)
+        if last or step % spec.stopping.look_every == 0:
+            run.look(step)
+        yield Progress(step, spec.steps, items, time.perf_counter() - begin)
+        if last or run.finished:
+            break
+        if spec.snapshot_every and step % spec.snapshot_every == 0:
+            yield from run.snapshots(step)
+    yield from run.results(Stop.TIME if late else Stop.STEPS)
+
+
+class _Run:
+    """The state of a run between steps."""
+
+    def __init__(self, network: nn.Module, spec: Spec) -> None:
+        self.network, self.spec = network, spec
+        device = next(network.parameters()).device
+        self.generators = [torch.Generator().manual_seed(item.seed) for item in spec.items]
+        windows = [regularizer.window(spec.anatomy, spec.grid) for regularizer in spec.regularizers]
+        self.scene = Scene(
+            spec.start,
+            spec.intensity_range,
+            spec.anatomy,
+            [window for window in windows if window is not None],
+            device,
+        )
+        stage = Stage(spec.grid, spec.start, self.scene, spec.anatomy, self.generators, device)
+        self.latent = spec.parameterization.latent(stage)
+        self.optimizer = spec.optimizer.over(self.latent.free)
+        self.watches = [Watch() for _ in spec.items]
+        self.alive = torch.zeros(len(spec.items), dtype=torch.bool, device=device)
+        self.saliency = torch.zeros(len(spec.items), *spec.grid.shape, device=device)
+        self.steps_taken = 0
+        # What a balanced penalty is multiplied by; 0 until it has a gradient.
+        self.balance = {r.name: torch.zeros(len(spec.items), device=device) for r in spec.regularizers}
+
+    @property
+    def finished(self) -> bool:
+        """Whether every volume is."""
+        return all(watch.stopped for watch in self.watches)
+
+    def step(self, step: int) -> tuple[ItemProgress, ...]:
+        """Take one optimizer step on all volumes."""
+        spec = self.spec
+        for group in self.optimizer.param_groups:
             group["lr"] = spec.optimizer.learning_rate * spec.schedule.factor(step, spec.steps)
-        objective, penalties = _step(network, spec, latent, scene, optimizer, generator)
-        if not all(map(math.isfinite, (objective, *penalties.values()))):
+        volume = self.latent.volume()
+        seen = self.latent.seen(volume, spec.transforms.copies, self.generators)
+        # Leaves of their own: the objective's gradient on the volume is looked at before it goes on.
+        pixels, shown = volume.detach().requires_grad_(), seen.detach().requires_grad_()
+        draws = self._draws((step - 1) / max(spec.steps - 1, 1))
+        # Frozen for the step alone: between events the network is the caller's.
+        with frozen(self.network):
+            look, objective = self._look(pixels, shown, draws)
+            upward = self._upward(objective, shown, draws, step)
+            # Before the penalties: they are balanced with the gradient that is followed.
+            for regularizer in spec.regularizers:
+                upward = regularizer.gradient(upward, spec.grid)
+            on_pixels, on_shown, penalties = self._downward(look, shown, upward)
+        own = self.latent.penalties()
+        outputs = [seen, volume, *own.values()]
+        slopes = [on_shown - upward, on_pixels, *(torch.ones_like(penalty) for penalty in own.values())]
+        # Only the latent's gradient is made; nothing accumulates anywhere else.
+        gradients = torch.autograd.grad(outputs, self.latent.free, slopes)
+        for free, gradient in zip(self.latent.free, gradients, strict=True):
+            free.grad = gradient
+        self.optimizer.step()
+        for regularizer in spec.regularizers:
+            regularizer.after_step(self.latent, spec.anatomy, spec.grid)
+        return _progress(objective, {**penalties, **own}, step)
+
+    @torch.no_grad()
+    def look(self, step: int) -> None:
+        """Look at the untransformed volumes: keep the best, finish those that are done."""
+        volume = self.latent.volume()
+        if not volume.isfinite().all():
             raise Diverged(step)
-        yield Progress(step, spec.steps, objective, penalties, time.perf_counter() - begin)
-        if spec.snapshot_every and step % spec.snapshot_every == 0 and step < spec.steps:
-            yield Snapshot(step, _volume(scene, latent, step))
-    yield Result(spec.steps, _volume(scene, latent, spec.steps))
+        with frozen(self.network):
+            look, objective = self._look(volume, volume, None)
+        score = objective - sum(self.latent.penalties().values())
+        for regularizer, penalty in self._penalties(look):
+            score = score - penalty * (self.balance[regularizer.name] if regularizer.balanced else 1)
+        extras = self.latent.extras()
+        for index, (item, watch) in enumerate(zip(self.spec.items, self.watches, strict=True)):
+            if watch.stopped:
+                continue
+            first = item.objective.terms[0]
+            answer = look.activations[first.unit.layer][index : index + 1]
+            activation = float(first.unit.read(answer))
+            if watch.look(float(score[index]), activation, self.spec.stopping, first.sense.value):
+                watch.score, watch.step = float(score[index]), step
+                watch.image = volume[index, 0].cpu().clone()
+                watch.extras = {name: values[index].cpu().clone() for name, values in extras.items()}
+                if self.latent.in_place:
+                    watch.extras["gradient"] = (self.saliency[index] / self.steps_taken).cpu()
+
+    @torch.no_grad()
+    def snapshots(self, step: int) -> Iterator[Snapshot]:
+        """Yield the volumes that are not finished."""
+        volume = self.latent.volume()
+        if not volume.isfinite().all():
+            raise Diverged(step)
+        for index, watch in enumerate(self.watches):
+            if not watch.stopped:
+                yield Snapshot(step, volume[index, 0].cpu().clone(), index)
+
+    def results(self, otherwise: Stop) -> Iterator[Result]:
+        """Yield the best look at each volume."""
+        for index, watch in enumerate(self.watches):
+            if watch.image is None:
+                raise Diverged(self.steps_taken)
+            stopped = watch.stopped or otherwise
+            yield Result(watch.step, watch.image, index, watch.extras, stopped, watch.redirected_steps)
+
+    def _draws(self, progress: float) -> list[Draw] | None:
+        """Draw the transforms of every copy of every volume."""
+        transforms = self.spec.transforms
+        if not transforms.any:
+            return None
+        return [
+            transforms.draw(self.spec.grid, generator, progress)
+            for generator in self.generators
+            for _ in range(transforms.copies)
+        ]
+
+    def _read(self, volume: Tensor, draws: Sequence[Draw] | None, layers: set[str]) -> Mapping[str, Tensor]:
+        """Return what the layers say of transformed volumes."""
+        if draws is not None:
+            volume = apply(volume, draws, self.spec.grid, self.spec.intensity_range)
+        return activations(self.network, layers, volume, self.spec.objective.behind_nonlinearities)
+
+    def _look(self, image: Tensor, shown: Tensor, draws: Sequence[Draw] | None) -> tuple[Look, Tensor]:
+        """Return what regularizers see, and the objective of each volume."""
+        spec = self.spec
+        found = self._read(shown, draws, spec.layers)
+        home: Mapping[str, Tensor] = {}
+        if layers := set().union(*(r.layers for r in spec.regularizers if r.reads_home)):
+            start = self.scene.home.expand_as(image)
+            with torch.no_grad():
+                home = self._read(start.repeat_interleave(len(shown) // len(image), 0), draws, layers)
+        look = Look(image, self.scene.home, spec.grid, spec.anatomy, found, home, _groups(spec))
+        return look, self._objective(found, len(image))
+
+    def _objective(self, found: Mapping[str, Tensor], batch: int) -> Tensor:
+        """Return each volume's objective, `(batch,)`, the mean over its copies."""
+        values = []
+        for index, item in enumerate(self.spec.items):
+            own = {layer: answer.chunk(batch)[index] for layer, answer in found.items()}
+            readings = item.objective.read(own)
+            for regularizer in self.spec.regularizers:
+                pairs = zip(item.objective.terms, readings, strict=True)
+                readings = torch.stack([regularizer.limit(reading, term) for term, reading in pairs])
+            values.append(item.objective.combine(readings).mean())
+        return torch.stack(values)
+
+    def _upward(self, objective: Tensor, shown: Tensor, draws: Sequence[Draw] | None, step: int) -> Tensor:
+        """Return the objective's gradient on what is shown; a dead unit's is redirected."""
+        (gradient,) = torch.autograd.grad(objective.sum(), shown, retain_graph=True)
+        batch = len(objective)
+        dead = (gradient == 0).reshape(batch, -1).all(1)
+        if dead.any():
+            with redirected(self.network):
+                again = self._objective(self._read(shown, draws, self.spec.layers), batch)
+                (other,) = torch.autograd.grad(again.sum(), shown)
+            rescued = dead.repeat_interleave(len(shown) // batch).reshape(-1, *[1] * (shown.ndim - 1))
+            gradient = torch.where(rescued, other, gradient)
+            still = (gradient == 0).reshape(batch, -1).all(1)
+            self.alive |= ~still
+            for index, watch in enumerate(self.watches):
+                watch.redirected_steps += bool(dead[index] & ~still[index])
+                if step >= _DEAD_STEPS and not self.alive[index] and not watch.stopped:
+                    self.look(step)
+                    watch.stopped = watch.stopped or Stop.DEAD
+        else:
+            self.alive[:] = True
+        self.steps_taken = step
+        self.saliency += gradient.detach().abs().reshape(batch, -1, *self.spec.grid.shape).sum(1)
+        return gradient
+
+    def _penalties(self, look: Look) -> Iterator[tuple[Regularizer, Tensor]]:
+        for regularizer in self.spec.regularizers:
+            penalty = regularizer.penalty(look)
+            if penalty is not None:
+                yield regularizer, penalty
+
+    def _downward(
+        self, look: Look, shown: Tensor, upward: Tensor
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Return the penalties' gradients on the volume and on what is shown, and the penalties."""
+        on_pixels, on_shown = torch.zeros_like(look.image), torch.zeros_like(shown)
+        values = {}
+        for regularizer, penalty in self._penalties(look):
+            slopes = torch.autograd.grad(
+                penalty.sum(), [look.image, shown], retain_graph=True, materialize_grads=True
+            )
+            factor = torch.ones_like(penalty)
+            if regularizer.balanced:
+                factor = self._balanced(regularizer, upward, slopes)
+            view = factor.reshape(-1, *[1] * (shown.ndim - 1))
+            on_pixels += slopes[0] * view
+            on_shown += slopes[1] * view.repeat_interleave(len(shown) // len(look.image), 0)
+            values[regularizer.name] = penalty.detach() * factor
+        return on_pixels, on_shown, values
+
+    def _balanced(self, regularizer: Regularizer, upward: Tensor, slopes: Sequence[Tensor]) -> Tensor:
+        """Return what makes a penalty's first gradient `weight` times as long as the objective's."""
+        batch = len(slopes[0])
+        shape = (batch, -1, *slopes[0].shape[1:])
+        pull = (slopes[0] + slopes[1].reshape(shape).sum(1)).flatten(1).norm(dim=1)
+        push = upward.reshape(shape).sum(1).flatten(1).norm(dim=1)
+        factor = self.balance[regularizer.name]
+        ready = (factor == 0) & (pull > 0)
+        weight: float = regularizer.weight  # type: ignore[attr-defined]  # every balanced one has a weight
+        factor[ready] = weight * push[ready] / pull[ready]
+        return factor
 
 
-@torch.no_grad()
-def evaluate(network: nn.Module, objective: Objective, volume: Tensor) -> tuple[float, list[float]]:
-    """Read the objective on a volume as it is.
-
-    Parameters
-    ----------
-    network : nn.Module
-        Takes `(batch, 1, *shape)`.
-    objective : Objective
-        What is read.
-    volume : Tensor, (*shape)
-        Model units.
-
-    Returns
-    -------
-    objective : float
-        The weighted sum of the terms.
-    terms : list of float
-        Each term's activation.
-    """
-    device = next(network.parameters()).device
-    with frozen(network):
-        readings = objective.read(activations(network, objective.layers, volume[None, None].to(device)))
-    return float(objective.combine(readings)), readings[:, 0].tolist()
+def _groups(spec: Spec) -> tuple[int, ...]:
+    """Return, for each volume, the first one that has the same objective."""
+    objectives = [item.objective for item in spec.items]
+    return tuple(objectives.index(objective) for objective in objectives)
 
 
-def _step(
-    network: nn.Module,
-    spec: Spec,
-    latent: Latent,
-    scene: Scene,
-    optimizer: torch.optim.Optimizer,
-    generator: torch.Generator,
-) -> tuple[float, dict[str, float]]:
-    """Take one step and return the objective and the penalties it was taken on."""
-    image = scene.image(latent.image())
-    seen = image
-    if spec.transforms.any:
-        seen = resample(image, spec.grid, *spec.transforms.draw(spec.grid.ndim, generator))
-    # Frozen for the step alone: between events the network is the caller's.
-    with frozen(network):
-        readings = spec.objective.read(activations(network, spec.objective.layers, seen))
-    objective = spec.objective.combine(readings)
-    penalties = {
-        regularizer.name: penalty
-        for regularizer in spec.regularizers
-        if (penalty := regularizer.penalty(image, scene.home, spec.grid)) is not None
-    }
-    loss = -objective.sum() + sum(penalty.sum() for penalty in penalties.values())
-    # Only the latent's gradient is made; nothing accumulates anywhere else.
-    (latent.free.grad,) = torch.autograd.grad(loss, latent.free)
-    optimizer.step()
-    for regularizer in spec.regularizers:
-        regularizer.after_step(latent, spec.grid)
-    return objective.sum().item(), {name: penalty.sum().item() for name, penalty in penalties.items()}
-
-
-@torch.no_grad()
-def _volume(scene: Scene, latent: Latent, step: int) -> Tensor:
-    volume = scene.image(latent.image())[0, 0].cpu().clone()
-    if not volume.isfinite().all():
+def _progress(objective: Tensor, penalties: Mapping[str, Tensor], step: int) -> tuple[ItemProgress, ...]:
+    """Read the numbers of a step off the device, and check them."""
+    names = list(penalties)
+    rows = torch.stack([objective, *(penalties[name] for name in names)], dim=1).detach().tolist()
+    if not all(math.isfinite(value) for row in rows for value in row):
         raise Diverged(step)
-    return volume
+    return tuple(ItemProgress(row[0], dict(zip(names, row[1:], strict=True))) for row in rows)

@@ -92,3 +92,15 @@ def test_frozen_restores_mixed_flags_also_after_an_error() -> None:
         fail_while_frozen()
     after = [module.training for module in network.modules()], [p.requires_grad for p in network.parameters()]
     assert after == before
+
+
+def test_a_nonlinearity_says_what_enters_it() -> None:
+    network = nn.Sequential(nn.Conv1d(1, 4, 3), nn.ReLU(inplace=True), nn.Conv1d(4, 2, 3)).eval()
+    volume = torch.randn(1, 1, 30)
+    before = activations(network, ["1", "2"], volume)
+    torch.testing.assert_close(before["1"], network[0](volume))
+    assert before["1"].min() < 0
+    behind = activations(network, ["1", "2"], volume, behind_nonlinearities=True)
+    torch.testing.assert_close(behind["1"], network[0](volume).relu())
+    torch.testing.assert_close(behind["2"], before["2"])
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network)

@@ -26,7 +26,7 @@ SCALE = np.array([1.0, 3.0, 0.2])
 
 def _torch_path(kind: Adam | Nadam | Sgd, steps: int) -> np.ndarray:
     free = torch.zeros(3, dtype=torch.float64, requires_grad=True)
-    optimizer = kind.over(free)
+    optimizer = kind.over([free])
     for _ in range(steps):
         free.grad = (free.detach() - torch.from_numpy(TARGET)) * torch.from_numpy(SCALE)
         optimizer.step()

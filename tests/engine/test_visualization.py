@@ -14,6 +14,7 @@ import engine
 from engine import (
     L2,
     Adam,
+    Anatomy,
     Channel,
     ClassLogit,
     Diverged,
@@ -33,6 +34,7 @@ from engine import (
     Voxels,
     visualize,
 )
+from engine.evaluation import readings
 from engine.start import Scene
 from tests.engine.networks import networks
 
@@ -49,6 +51,10 @@ def _spec(ndim: int, **changes: object) -> Spec:
         snapshot_every=2,
     )
     return replace(spec, **changes)
+
+
+def _objective(network: nn.Module, spec: Spec, image: torch.Tensor) -> float:
+    return float(spec.objective.combine(readings(network, spec.objective, image[None, None]))[0])
 
 
 def _state(network: nn.Module) -> tuple:
@@ -113,9 +119,9 @@ def test_the_unit_fires_more_than_on_any_of_many_random_images(
         optimizer=Adam(0.05),
         steps=150,
     )
-    reached, _ = engine.evaluate(network, spec.objective, list(visualize(network, spec))[-1].image)
+    reached = _objective(network, spec, list(visualize(network, spec))[-1].image)
     random = torch.rand(64, *spec.grid.shape, generator=torch.Generator().manual_seed(9))
-    assert reached > max(engine.evaluate(network, spec.objective, image)[0] for image in random)
+    assert reached > max(_objective(network, spec, image) for image in random)
 
 
 def test_no_weight_gradient_is_made() -> None:
@@ -151,7 +157,9 @@ def test_values_stay_within_the_intensity_range() -> None:
 def test_a_start_on_the_brain_shows_the_brain() -> None:
     network = nn.Sequential(nn.Conv2d(1, 2, 3))
     brain = torch.rand(12, 12, generator=torch.Generator().manual_seed(0)) * 0.8 + 0.1
-    spec = _spec(2, start=ReferenceBrain(0.0), reference=brain, optimizer=Adam(1e-6), steps=1)
+    spec = _spec(
+        2, start=ReferenceBrain(0.0), anatomy=Anatomy(reference=brain), optimizer=Adam(1e-6), steps=1
+    )
     torch.testing.assert_close(list(visualize(network, spec))[-1].image, brain, atol=1e-4, rtol=1e-3)
 
 
@@ -161,7 +169,7 @@ def test_a_window_leaves_the_brain_where_it_is_zero(start: Noise) -> None:
     brain = torch.rand(12, 12, generator=torch.Generator().manual_seed(0))
     window = torch.ones(12, 12)
     window[:, :4] = 0
-    spec = _spec(2, start=start, reference=brain, window=window, optimizer=Adam(1.0))
+    spec = _spec(2, start=start, anatomy=Anatomy(reference=brain, window=window), optimizer=Adam(1.0))
     image = list(visualize(network, spec))[-1].image
     assert torch.equal(image[:, :4], brain[:, :4])
     assert ((image - brain)[:, 4:].abs() > 0.05).any()
@@ -171,13 +179,13 @@ def test_a_latent_of_zeros_is_exactly_the_brain_also_where_it_is_black() -> None
     brain = torch.rand(9, 9, generator=torch.Generator().manual_seed(0))
     brain[:3] = 0
     brain[3] = 1
-    scene = Scene(ReferenceBrain(), (0.0, 1.0), brain, None, torch.device("cpu"))
+    scene = Scene(ReferenceBrain(), (0.0, 1.0), Anatomy(reference=brain), [], torch.device("cpu"))
     torch.testing.assert_close(scene.image(torch.zeros(1, 1, 9, 9))[0, 0], brain, atol=1e-6, rtol=0)
     assert torch.equal(scene.home[0, 0], brain)
 
 
 def test_a_start_on_the_brain_needs_one() -> None:
-    with pytest.raises(ValueError, match=r"Spec\.reference"):
+    with pytest.raises(ValueError, match=r"anatomy\.reference"):
         next(visualize(nn.Sequential(nn.Conv2d(1, 2, 3)), _spec(2, start=ReferenceBrain())))
 
 
@@ -263,9 +271,7 @@ def test_one_step_is_adams_step_on_the_squashed_image() -> None:
         optimizer=Adam(0.05),
         steps=1,
     )
-    latent = (
-        Voxels().latent(spec.grid, 0.5, torch.Generator().manual_seed(0), torch.device("cpu")).free.detach()
-    )
+    latent = torch.randn(1, 1, 12, 12, generator=torch.Generator().manual_seed(0)) * 0.5
     leaf = latent.clone().requires_grad_()
     copy.deepcopy(network)(torch.sigmoid(leaf))[:, 1].mean().backward()
     moved = torch.sigmoid(latent + 0.05 * leaf.grad.sign())[0, 0]

@@ -1,0 +1,64 @@
+"""Penalties on the image: how far it departs from its start, how rough it is."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from engine.evaluation import gradient_length
+from engine.fields import number
+from engine.regularizer.base import Look, Regularizer
+
+
+@dataclass(frozen=True)
+class L1(Regularizer):
+    """Mean absolute departure from the start.
+
+    Parameters
+    ----------
+    weight : float
+        Its weight.
+    """
+
+    weight: float = number(10.0, minimum=0, doc="Weight of the penalty.")
+    name: ClassVar[str] = "l1"
+
+    def penalty(self, look: Look) -> Tensor:
+        """Return weight * mean |image - base|, `(batch,)`."""
+        return self.weight * (look.image - look.home).abs().flatten(1).mean(1)
+
+
+@dataclass(frozen=True)
+class L2(Regularizer):
+    """Mean squared departure from the start.
+
+    Parameters
+    ----------
+    weight : float
+        Its weight.
+    """
+
+    weight: float = number(10.0, minimum=0, doc="Weight of the penalty.")
+    name: ClassVar[str] = "l2"
+
+    def penalty(self, look: Look) -> Tensor:
+        """Return weight * mean (image - base)^2, `(batch,)`."""
+        return self.weight * (look.image - look.home).square().flatten(1).mean(1)
+
+
+@dataclass(frozen=True)
+class TotalVariation(Regularizer):
+    """Mean length of the intensity gradient (Rudin, Osher, Fatemi 1992).
+
+    Parameters
+    ----------
+    weight : float
+        Its weight.
+    """
+
+    weight: float = number(15.0, minimum=0, doc="Weight of the penalty.")
+    name: ClassVar[str] = "total_variation"
+
+    def penalty(self, look: Look) -> Tensor:
+        """Return weight * mean |gradient|, model units per mm, `(batch,)`."""
+        return self.weight * gradient_length(look.image, look.grid)
