@@ -35,18 +35,24 @@ def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def settings_of(kind: type[Checked]) -> list[tuple[str, ...]]:
-    """Return a row for each number of a dataclass of the engine."""
-    return [
-        (f"`{field.name}`", f"{field.default:g}", str(bounds), bounds.doc)
-        for field in dataclasses.fields(kind)
-        if (bounds := field.metadata.get("bounds")) and field.default is not dataclasses.MISSING
-    ]
+    """Return a row for each setting of a dataclass of the engine."""
+    rows = []
+    for field in dataclasses.fields(kind):
+        bounds, default = field.metadata.get("bounds"), field.default
+        if default is dataclasses.MISSING:
+            continue
+        if bounds:
+            shown = "absent" if default is None else f"{default:g}"
+            rows.append((f"`{field.name}`", shown, str(bounds), bounds.doc))
+        elif "doc" in field.metadata:
+            rows.append((f"`{field.name}`", f"{default or 'absent'}", "", field.metadata["doc"]))
+    return rows
 
 
 def method() -> str:
     """Return the page on the method's settings."""
     header = ("field", "default", "accepted", "meaning")
-    spec = engine.Spec(grid=None, objective=None)  # type: ignore[arg-type]
+    spec = engine.Spec(engine.Grid((1,), (1.0,)), engine.Objective(()))
     parts = [
         NOTE,
         "# The method: every setting and its default\n",
@@ -58,6 +64,8 @@ def method() -> str:
         table(header, [row for row in settings_of(engine.Term) if "spread" not in row[0]]),
         "## Transforms\n",
         table(header, settings_of(engine.Transforms)),
+        "## Stopping\n",
+        table(header, settings_of(engine.Stopping)),
     ]
     defaults = {
         "parameterization": [spec.parameterization.name],

@@ -63,6 +63,12 @@ class VolumeTooLarge(InvalidField):
     reason = "VOLUME_TOO_LARGE"
 
 
+class SubjectUnusable(InvalidField):
+    """An image of the request cannot be brought onto the model's grid."""
+
+    reason = "SUBJECT_UNUSABLE"
+
+
 class NotFound(ServiceError):
     """Something that the request names does not exist.
 
@@ -129,6 +135,21 @@ class Diverged(ServiceError):
 
     code = StatusCode.FAILED_PRECONDITION
     reason = "OPTIMISATION_DIVERGED"
+
+
+class DeadUnit(ServiceError):
+    """The unit has no gradient, not even when it is let through shut ReLUs."""
+
+    code = StatusCode.FAILED_PRECONDITION
+    reason = "UNIT_DEAD"
+
+    def __init__(self, unit: str) -> None:
+        super().__init__(
+            f"{unit} does not answer to any change of the volume, also when gradients are let through shut "
+            "ReLUs; start elsewhere (start, canvas), with more noise (start.deviation), or read the layer in "
+            "front of it",
+            unit=unit,
+        )
 
 
 class OutOfMemory(ServiceError):

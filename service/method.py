@@ -33,7 +33,7 @@ class Method:
     ----------
     choices : dict
         Parameterization, start, transforms, regularizers, optimizer, schedule,
-        steps, seed and snapshot_every, as `engine.Spec` takes them.
+        stopping, steps, seed and snapshot_every, as `engine.Spec` takes them.
     """
 
     choices: Mapping[str, Any]
@@ -53,6 +53,7 @@ class Method:
             "transforms": _settings(engine.Transforms, request.transforms, "transforms"),
             "optimizer": _one_of(request.optimizer, OPTIMIZERS, "optimizer"),
             "schedule": _schedule(request.optimizer.schedule),
+            "stopping": _settings(engine.Stopping, request.stopping, "stopping"),
         }
         of_spec = {field.name: field for field in dataclasses.fields(engine.Spec)}
         choices["regularizers"] = of_spec["regularizers"].default
@@ -131,4 +132,6 @@ def _checked(value: int, bounds: Bounds, path: str) -> int:
 def _fill(message: Message, settings: Checked) -> None:
     message.SetInParent()
     for field in message.DESCRIPTOR.fields:
-        setattr(message, field.name, getattr(settings, field.name))
+        value = getattr(settings, field.name)
+        if value is not None:
+            setattr(message, field.name, value)

@@ -57,7 +57,8 @@ class Server:
         self._repository = Repository(settings.repository)
         self._health = health.aio.HealthServicer()
         self._dispatcher = Dispatcher(WorkerProcess(settings), settings.queue_length, metrics, self._announce)
-        self._grpc = grpc.aio.server(interceptors=[CallInterceptor(metrics)], options=_OPTIONS)
+        options = (*_OPTIONS, ("grpc.max_receive_message_length", settings.max_request_bytes))
+        self._grpc = grpc.aio.server(interceptors=[CallInterceptor(metrics)], options=options)
         self._operator = OperatorServer(
             settings.http_host, settings.http_port, metrics.registry, lambda: self._dispatcher.ready
         )

@@ -37,7 +37,17 @@ class Settings(BaseSettings):
     queue_length: int = Field(64, ge=1, description="Jobs that may wait before new ones are refused.")
     max_steps: int = Field(10_000, ge=1, description="Most optimizer steps a request may ask for.")
     max_terms: int = Field(64, ge=1, description="Most terms an objective may have.")
-    max_voxels: int = Field(4_000_000, ge=1, description="Most voxels a canvas may have.")
+    max_batch: int = Field(64, ge=1, description="Most volumes a request may ask for.")
+    max_voxels: int = Field(
+        8_000_000, ge=1, description="Most voxels at once: those of the canvas, times volumes, times copies."
+    )
+    max_image_bytes: int = Field(
+        256_000_000, ge=1, description="Most bytes of an image in a request, once inflated."
+    )
+    max_request_bytes: int = Field(64_000_000, ge=1, description="Most bytes of a request, images included.")
+    brains: Path | None = Field(
+        None, description="Folder of real brains (NIfTI, in the model's space) on which patches are pasted."
+    )
     grace_seconds: float = Field(5.0, ge=0, description="Time that running calls get at shutdown.")
     log_format: Literal["json", "console"] = Field("json", description="Form of the log lines.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")

@@ -78,6 +78,8 @@ def _known(error: BaseException) -> errors.ServiceError | None:
         return errors.InvalidField("request", "is not a message of this contract; send protobuf bytes")
     if isinstance(error, engine.Diverged):
         return errors.Diverged(str(error), step=error.step)
+    if isinstance(error, engine.InvalidField):
+        return errors.InvalidField(error.field, f"is {error.value}, but must be {error.rule}")
     if isinstance(error, BundleCorrupt):
         return errors.ArtifactCorrupt(str(error), file=error.file)
     if isinstance(error, BundleInvalid):

@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
 
 from neurofv.v1 import visualization_service_pb2 as vis
+from service.jobs.images import without_images
 from service.volumes import nifti
 
 _ENDED = frozenset({vis.JOB_STATE_SUCCEEDED, vis.JOB_STATE_FAILED, vis.JOB_STATE_CANCELLED})
@@ -77,7 +78,9 @@ class Job:
         self._status: status_pb2.Status | None = None
         self._outbox: deque[tuple[Timestamp, Item]] = deque()
         self._news = asyncio.Event()
-        self.publish(vis.VisualizeResponse(accepted=vis.Accepted(job=self.name, request=request)))
+        self.publish(
+            vis.VisualizeResponse(accepted=vis.Accepted(job=self.name, request=without_images(request)))
+        )
         self._announce()
 
     @property

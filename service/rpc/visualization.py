@@ -55,4 +55,7 @@ class VisualizationService(visualization_service_pb2_grpc.VisualizationServiceSe
 
     def _plan(self, request: vis.VisualizeRequest) -> Plan:
         bundle = find_bundle(self._repository, request.model, request.version)
-        return make_plan(request, bundle, self._settings)
+        wanted, other = request.comparisons, None
+        if wanted.transfer_model:
+            other = find_bundle(self._repository, wanted.transfer_model, wanted.transfer_version)
+        return make_plan(request, bundle, self._settings, other)

@@ -87,7 +87,9 @@ def to_point(space: InputSpace, voxel: np.ndarray) -> method_pb2.Point:
     return method_pb2.Point(x=x, y=y, z=z)
 
 
-def resolve(canvas: method_pb2.Canvas, space: InputSpace, middle: np.ndarray, max_voxels: int) -> Box:
+def resolve(
+    canvas: method_pb2.Canvas, space: InputSpace, middle: np.ndarray, max_voxels: int, volumes: int = 1
+) -> Box:
     """Turn a request's canvas into a box and write the box back into it.
 
     A box that would reach over the grid's border is moved inside.
@@ -102,6 +104,8 @@ def resolve(canvas: method_pb2.Canvas, space: InputSpace, middle: np.ndarray, ma
         Voxel on which the box is centered if the request does not say.
     max_voxels : int
         The server's limit.
+    volumes : int
+        How many of such a box are computed at once.
 
     Returns
     -------
@@ -119,9 +123,10 @@ def resolve(canvas: method_pb2.Canvas, space: InputSpace, middle: np.ndarray, ma
         _edge(getattr(canvas.size_mm, axis), axis, size, count)
         for axis, size, count in zip(_AXES, space.voxel_size_mm, space.shape, strict=True)
     )
-    voxels = int(np.prod(shape))
+    voxels = int(np.prod(shape)) * volumes
     if voxels > max_voxels:
-        rule = f"has {voxels} voxels, but the server's limit is {max_voxels}; ask for a smaller box"
+        many = f" in {volumes} volumes" if volumes > 1 else ""
+        rule = f"has {voxels} voxels{many}, but the server's limit is {max_voxels}; ask for a smaller box"
         raise VolumeTooLarge("canvas.size_mm", rule, limit=max_voxels, actual=voxels)
     if canvas.HasField("center_mm"):
         middle = to_voxel(space, canvas.center_mm)

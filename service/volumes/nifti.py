@@ -31,9 +31,60 @@ class VolumeFile:
     data: bytes
 
 
-def encode(
-    volume: np.ndarray, manifest: Manifest, unit: str, kind: "vis.VolumeKind", step: int
-) -> VolumeFile:
+@dataclass(frozen=True)
+class Source:
+    """What a volume is of.
+
+    Attributes
+    ----------
+    manifest : Manifest
+        Of the model.
+    unit : str
+        What is visualized, as `layer:channel`.
+    kind : VolumeKind
+        Snapshot, result or what belongs to it.
+    step : int
+        Steps done.
+    item : int
+        Which volume of the batch.
+    seed : int or None
+        Of its draws, if there are several samples.
+    """
+
+    manifest: Manifest
+    unit: str
+    kind: "vis.VolumeKind"
+    step: int
+    item: int = 0
+    seed: int | None = None
+
+    @property
+    def label(self) -> str:
+        """What it is among the volumes of its item."""
+        name = vis.VolumeKind.Name(self.kind).removeprefix("VOLUME_KIND_").lower()
+        return f"step{self.step:05d}" if self.kind == vis.VOLUME_KIND_INTERMEDIATE else name
+
+    @property
+    def id(self) -> str:
+        """Its name in the stream; that of the first item is its label alone."""
+        return f"item{self.item}.{self.label}" if self.item else self.label
+
+    @property
+    def file_name(self) -> str:
+        """A name as BIDS derivatives have it; a synthetic image has no subject."""
+        layer, _, channel = self.unit.rpartition(":")
+        seed = "" if self.seed is None else f"seed{self.seed}"
+        entities = {
+            "space": self.manifest.input.space,
+            "model": self.manifest.name,
+            "layer": layer,
+            "unit": channel,
+            "desc": seed + self.label,
+        }
+        return "_".join(f"{key}-{_UNSAFE.sub('', value)}" for key, value in entities.items()) + "_fv.nii.gz"
+
+
+def encode(volume: np.ndarray, source: Source) -> VolumeFile:
     """Write a volume as gzip-compressed NIfTI-1 in the model's anatomical space.
 
     The same volume gives the same bytes: the archive holds no time stamp.
@@ -41,21 +92,16 @@ def encode(
     Parameters
     ----------
     volume : ndarray, (X, Y, Z)
-        On the model's grid, model units.
-    manifest : Manifest
-        Of the model.
-    unit : str
-        What is visualized, as `layer:channel` or a class.
-    kind : VolumeKind
-        Snapshot or result.
-    step : int
-        Steps done.
+        On the model's grid.
+    source : Source
+        What it is of.
 
     Returns
     -------
     VolumeFile
         With its SHA-256.
     """
+    manifest = source.manifest
     space = manifest.input
     image = nibabel.Nifti1Image(np.asarray(volume, dtype=np.float32), np.asarray(space.affine))
     code = "mni" if space.space.startswith("MNI") else "aligned"
@@ -63,21 +109,22 @@ def encode(
     image.set_qform(image.affine, code)
     image.header.set_xyzt_units("mm")
     low, high = space.intensity_range
+    if source.kind not in (vis.VOLUME_KIND_INTERMEDIATE, vis.VOLUME_KIND_FINAL):
+        low, high = float(volume.min()), float(volume.max())
     image.header["cal_min"], image.header["cal_max"] = low, high
-    image.header["descrip"] = f"neurofv {manifest.name}/{manifest.version} {unit}".encode()[:79]
+    image.header["descrip"] = f"neurofv {manifest.name}/{manifest.version} {source.unit}".encode()[:79]
     data = gzip.compress(image.to_bytes(), compresslevel=1, mtime=0)
-    final = kind == vis.VOLUME_KIND_FINAL
-    label = "final" if final else f"step{step:05d}"
     begin = vis.VolumeBegin(
-        id=label,
-        kind=kind,
+        id=source.id,
+        item=source.item,
+        kind=source.kind,
         format=vis.VOLUME_FORMAT_NIFTI1_GZ,
-        step=step,
+        step=source.step,
         bytes=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
         shape=space.shape,
         affine=np.asarray(space.affine).ravel().tolist(),
-        file_name=_file_name(manifest, unit, label),
+        file_name=source.file_name,
     )
     return VolumeFile(begin, data)
 
@@ -92,16 +139,3 @@ def events(begin: vis.VolumeBegin, data: bytes) -> list[vis.VisualizeResponse]:
     ]
     end = vis.VisualizeResponse(volume_end=vis.VolumeEnd(id=begin.id))
     return [vis.VisualizeResponse(volume_begin=begin), *chunks, end]
-
-
-def _file_name(manifest: Manifest, unit: str, label: str) -> str:
-    """Name a file as BIDS derivatives do; a synthetic image has no subject."""
-    layer, _, channel = unit.rpartition(":")
-    entities = {
-        "space": manifest.input.space,
-        "model": manifest.name,
-        "layer": layer,
-        "unit": channel,
-        "desc": label,
-    }
-    return "_".join(f"{key}-{_UNSAFE.sub('', value)}" for key, value in entities.items()) + "_fv.nii.gz"

@@ -23,7 +23,8 @@ from service.settings import Settings
 from service.status import reason_of, to_status
 from service.volumes.nifti import VolumeFile
 from service.worker import wire
-from service.worker.run import LoadedModel, run
+from service.worker.model import LoadedModel
+from service.worker.run import run
 
 
 class Worker:
@@ -77,9 +78,13 @@ class Worker:
         try:
             request = vis.VisualizeRequest.FromString(data)
             model = self._model(request.model, request.version)
-            plan = make_plan(request, model.bundle, self._settings)
+            wanted = request.comparisons
+            other = (
+                self._model(wanted.transfer_model, wanted.transfer_version) if wanted.transfer_model else None
+            )
+            plan = make_plan(request, model.bundle, self._settings, other.bundle if other else None)
             last = wire.Kind.STOPPED, b""
-            for item in run(plan, model, lambda: job in self._cancelled):
+            for item in run(plan, model, self._settings, other, lambda: job in self._cancelled):
                 if isinstance(item, VolumeFile):
                     payload = wire.pack_volume(item.begin.SerializeToString(), item.data)
                     self._send(wire.Kind.VOLUME, job, payload)

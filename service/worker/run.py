@@ -2,55 +2,40 @@
 
 import platform
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 
 import numpy as np
 import torch
-from torch import nn
 
 import engine
-from models import Bundle, Manifest, Prior
 from neurofv.v1 import visualization_service_pb2 as vis
 from service import __version__
+from service.errors import DeadUnit
+from service.jobs.images import without_images
 from service.jobs.plan import Plan
-from service.real_images import quantiles
+from service.settings import Settings
 from service.volumes import nifti
+from service.worker.evaluation import evaluate, transfer
+from service.worker.model import LoadedModel
 
-_SOFTWARE = ("torch", "numpy", "nibabel", "grpcio", "protobuf", "safetensors")
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """A model that is ready to be optimized against.
-
-    Attributes
-    ----------
-    bundle : Bundle
-        What it is.
-    network : nn.Module
-        On the device.
-    background : ndarray
-        The reference brain on the model's grid, model units.
-    """
-
-    bundle: Bundle
-    network: nn.Module
-    background: np.ndarray
-
-    @classmethod
-    def load(cls, bundle: Bundle, device: torch.device) -> "LoadedModel":
-        """Load a bundle's network and reference."""
-        low, high = bundle.manifest.input.intensity_range
-        background = np.clip(bundle.reference().get_fdata(dtype=np.float32), low, high)
-        return cls(bundle, bundle.network().to(device), background)
+_SOFTWARE = ("torch", "numpy", "nibabel", "grpcio", "protobuf", "safetensors", "scipy")
+_EXTRAS = {
+    "gradient": vis.VOLUME_KIND_GRADIENT,
+    "jacobian": vis.VOLUME_KIND_JACOBIAN,
+    "opacity": vis.VOLUME_KIND_OPACITY,
+}
 
 
 def run(
-    plan: Plan, model: LoadedModel, should_stop: Callable[[], bool]
+    plan: Plan,
+    model: LoadedModel,
+    settings: Settings,
+    other: LoadedModel | None,
+    should_stop: Callable[[], bool],
 ) -> Iterator[vis.VisualizeResponse | nifti.VolumeFile]:
-    """Optimize, and describe each step, each snapshot, the result and its figures.
+    """Optimize, and describe each step, each snapshot, the results and their figures.
 
     Parameters
     ----------
@@ -58,6 +43,10 @@ def run(
         What to do.
     model : LoadedModel
         The model that the plan names.
+    settings : Settings
+        The server's.
+    other : LoadedModel or None
+        The second model that the plan names.
     should_stop : callable
         Asked before every step.
 
@@ -65,29 +54,100 @@ def run(
     ------
     VisualizeResponse or VolumeFile
         Nothing after a stop; otherwise `completed` last.
+
+    Raises
+    ------
+    DeadUnit
+        The only volume's unit has no gradient, whatever is tried.
     """
-    started = datetime.now(UTC)
+    job = _Job(plan, model, other)
+    items = [
+        engine.Item(model.with_targets(plan, item.objective, plan.box), item.seed) for item in plan.spec.items
+    ]
     spec = replace(
         plan.spec,
-        reference=torch.from_numpy(plan.box.cut(model.background).copy()),
-        window=torch.from_numpy(plan.box.window(plan.bundle.manifest.input)),
+        objective=items[0].objective,
+        batch=tuple(items[1:]),
+        anatomy=model.anatomy(plan, settings),
     )
     for event in engine.visualize(model.network, spec, should_stop):
         match event:
             case engine.Progress():
                 yield _progress(event)
             case engine.Result():
-                whole = plan.box.paste(event.image.numpy(), model.background)
-                file = _file(plan, whole, vis.VOLUME_KIND_FINAL, event.step)
-                yield file
-                completed = vis.Completed(
-                    evaluation=_evaluation(plan, model, whole),
-                    provenance=_provenance(plan, model, file.begin.sha256, started),
-                )
-                yield vis.VisualizeResponse(completed=completed)
+                yield from job.finish(event)
             case engine.Snapshot():
-                whole = plan.box.paste(event.image.numpy(), model.background)
-                yield _file(plan, whole, vis.VOLUME_KIND_INTERMEDIATE, event.step)
+                yield job.file(event.image, vis.VOLUME_KIND_INTERMEDIATE, event)
+    if job.completed.batch or job.completed.HasField("evaluation"):
+        yield vis.VisualizeResponse(completed=job.finished())
+
+
+class _Job:
+    """What has come of a job so far."""
+
+    def __init__(self, plan: Plan, model: LoadedModel, other: LoadedModel | None) -> None:
+        self._plan, self._model, self._other = plan, model, other
+        self._around = model.surroundings(plan)
+        self._started = datetime.now(UTC)
+        self._digests: dict[str, str] = {}
+        self._first: dict[int, np.ndarray] = {}
+        self.completed = vis.Completed()
+
+    def finish(self, result: engine.Result) -> Iterator[nifti.VolumeFile]:
+        """Write a result's volumes and judge it."""
+        if result.stopped is engine.Stop.DEAD and len(self._plan.spec.items) == 1:
+            raise DeadUnit(str(self._plan.spec.objective.terms[0].unit))
+        whole = self._plan.box.paste(result.image.numpy(), self._around)
+        yield self.file(result.image, vis.VOLUME_KIND_FINAL, result)
+        for name, extra in result.extras.items():
+            yield self.file(extra, _EXTRAS[name], result)
+        group = result.item // self._plan.request.samples
+        first = self._first.setdefault(group, whole)
+        alone = first is whole
+        judged = evaluate(self._plan, self._model, result, whole, None if alone else first)
+        if self._other is not None:
+            judged.transfer.CopyFrom(transfer(self._plan, self._other, whole))
+        if result.item == 0:
+            self.completed.evaluation.CopyFrom(judged)
+        else:
+            self.completed.batch.append(judged)
+
+    def file(self, image: torch.Tensor, kind: "vis.VolumeKind", event: engine.Snapshot) -> nifti.VolumeFile:
+        """Write a volume of the canvas on the model's grid."""
+        plan = self._plan
+        # Outside the canvas there was no gradient, no opacity and no change of size.
+        around = {vis.VOLUME_KIND_GRADIENT: 0.0, vis.VOLUME_KIND_OPACITY: 0.0, vis.VOLUME_KIND_JACOBIAN: 1.0}
+        background = np.full_like(self._around, around[kind]) if kind in around else self._around
+        unit = str(plan.spec.items[event.item].objective.terms[0].unit)
+        seed = plan.spec.items[event.item].seed if plan.request.samples > 1 else None
+        source = nifti.Source(plan.bundle.manifest, unit, kind, event.step, event.item, seed)
+        file = nifti.encode(plan.box.paste(image.numpy(), background), source)
+        if kind != vis.VOLUME_KIND_INTERMEDIATE:
+            self._digests[file.begin.id] = file.begin.sha256
+        return file
+
+    def finished(self) -> vis.Completed:
+        """Return the last event, with its provenance."""
+        plan, model = self._plan, self._model
+        software = {name: version(name) for name in _SOFTWARE}
+        software |= {"neurofv": __version__, "python": platform.python_version()}
+        provenance = vis.Provenance(
+            model=plan.bundle.manifest.name,
+            version=plan.bundle.manifest.version,
+            model_digest=plan.bundle.digest,
+            request=without_images(plan.request),
+            volume_sha256=self._digests["final"],
+            volumes=self._digests,
+            software=software,
+            device=str(model.device),
+            threads=torch.get_num_threads(),
+            synthetic=True,
+            subject_sha256=plan.request.subject.sha256,
+        )
+        provenance.started.FromDatetime(self._started)
+        provenance.finished.FromDatetime(datetime.now(UTC))
+        self.completed.provenance.CopyFrom(provenance)
+        return self.completed
 
 
 def _progress(event: engine.Progress) -> vis.VisualizeResponse:
@@ -97,63 +157,9 @@ def _progress(event: engine.Progress) -> vis.VisualizeResponse:
         objective=event.objective,
         regularizers=event.penalties,
         step_seconds=event.seconds,
+        batch=[
+            vis.ItemProgress(objective=item.objective, regularizers=item.penalties)
+            for item in event.items[1:]
+        ],
     )
     return vis.VisualizeResponse(progress=progress)
-
-
-def _file(plan: Plan, whole: np.ndarray, kind: "vis.VolumeKind", step: int) -> nifti.VolumeFile:
-    return nifti.encode(whole, plan.bundle.manifest, str(plan.spec.objective.terms[0].unit), kind, step)
-
-
-def _evaluation(plan: Plan, model: LoadedModel, whole: np.ndarray) -> vis.Evaluation:
-    """Read the objective on the volume as it is sent: whole grid, no transform.
-
-    A neuron's index belongs to the activation map of the canvas; on the whole
-    grid it is planned anew.
-    """
-    objective = plan.whole_grid_objective()
-    value, activations = engine.evaluate(model.network, objective, torch.from_numpy(whole))
-    evaluation = vis.Evaluation(objective=value)
-    prior = plan.bundle.prior()
-    for term, activation in zip(objective.terms, activations, strict=True):
-        evaluation.terms.append(_against_real_images(plan.bundle.manifest, prior, term.unit, activation))
-    return evaluation
-
-
-def _against_real_images(
-    manifest: Manifest, prior: Prior, unit: engine.Unit, activation: float
-) -> vis.TermEvaluation:
-    """Place an activation among those of real held-out images, as far as the bundle knows them."""
-    found = vis.TermEvaluation(unit=str(unit), activation=activation)
-    known = quantiles(prior, unit)
-    if known is None:
-        return found
-    values, levels = known
-    # Of equal quantiles the lowest level counts: the share of images that lie below.
-    distinct, first = np.unique(values, return_index=True)
-    found.percentile = float(np.interp(activation, distinct, levels[first], right=1.0))
-    found.real_p95 = float(np.interp(0.95, levels, values))
-    if isinstance(unit, engine.ClassLogit):
-        # A logit is held against the images of its own class: the others hardly reach it.
-        own = manifest.evaluation.logit_quantiles.get(manifest.classes[unit.channel])
-        found.real_p95 = own["0.95"] if own else found.real_p95
-    return found
-
-
-def _provenance(plan: Plan, model: LoadedModel, digest: str, started: datetime) -> vis.Provenance:
-    software = {name: version(name) for name in _SOFTWARE}
-    software |= {"neurofv": __version__, "python": platform.python_version()}
-    provenance = vis.Provenance(
-        model=plan.bundle.manifest.name,
-        version=plan.bundle.manifest.version,
-        model_digest=plan.bundle.digest,
-        request=plan.request,
-        volume_sha256=digest,
-        software=software,
-        device=str(next(model.network.parameters()).device),
-        threads=torch.get_num_threads(),
-        synthetic=True,
-    )
-    provenance.started.FromDatetime(started)
-    provenance.finished.FromDatetime(datetime.now(UTC))
-    return provenance

@@ -3,9 +3,9 @@
 import dataclasses
 
 import pytest
-from google.protobuf.descriptor import FieldDescriptor
 
 import engine
+from engine.objective import UNITS
 from engine.optimizer import OPTIMIZERS
 from engine.parameterization import PARAMETERIZATIONS
 from engine.regularizer import REGULARIZERS
@@ -36,12 +36,30 @@ def test_contract_and_engine_know_the_same_kinds_and_fields(message: type, regis
 def test_transforms_have_the_same_fields() -> None:
     fields = method_pb2.Transforms.DESCRIPTOR.fields
     assert {field.name for field in fields} == {field.name for field in dataclasses.fields(engine.Transforms)}
-    assert all(field.type == FieldDescriptor.TYPE_DOUBLE for field in fields)
+    assert all(field.has_presence for field in fields)
+
+
+def test_stopping_has_the_same_fields() -> None:
+    fields = method_pb2.Stopping.DESCRIPTOR.fields
+    assert {field.name for field in fields} == {field.name for field in dataclasses.fields(engine.Stopping)}
+    assert all(field.has_presence for field in fields)
+
+
+def test_units_have_the_same_fields() -> None:
+    """A class's name, a place and a subject's activations mean something only with the model at hand."""
+    resolved = {"class_name": "channel", "contrast": None, "voxel": "position", "point_mm": "position"}
+    choices = method_pb2.ObjectiveTerm.DESCRIPTOR.oneofs_by_name["unit"].fields
+    of_message = {field.name: field.message_type for field in choices}
+    assert set(of_message) == set(UNITS)
+    for name, message in of_message.items():
+        said = {resolved.get(field.name, field.name) for field in message.fields} - {None}
+        meant = {field.name for field in dataclasses.fields(UNITS[name])} - {"target"}
+        assert said | {"layer"} == meant
 
 
 def test_an_empty_request_means_the_engines_defaults() -> None:
     choices = Method.read(vis.VisualizeRequest()).choices
-    spec = engine.Spec(grid=None, objective=None)
+    spec = engine.Spec(engine.Grid((1,), (1.0,)), engine.Objective(()))
     assert choices == {name: getattr(spec, name) for name in choices}
     assert set(choices) == {
         "parameterization",
@@ -50,6 +68,7 @@ def test_an_empty_request_means_the_engines_defaults() -> None:
         "regularizers",
         "optimizer",
         "schedule",
+        "stopping",
         "steps",
         "seed",
         "snapshot_every",
@@ -65,11 +84,19 @@ def test_written_choices_read_the_same() -> None:
     request.transforms.scale = 0
     request.optimizer.sgd.momentum = 0.5
     request.optimizer.schedule = method_pb2.SCHEDULE_COSINE
+    request.transforms.copies = 3
+    request.stopping.activation = -2.5
+    request.stopping.plateau_looks = 4
+    request.regularization.regularizers.add().feature_distance.layer = "blocks.1.conv"
     request.seed = 2**62
     method = Method.read(request)
     written = vis.VisualizeRequest()
     method.write(written)
     assert Method.read(written) == method
+    assert method.choices["stopping"].activation == -2.5
+    assert written.stopping.look_every == engine.Stopping().look_every
+    assert written.transforms.copies == 3
+    assert written.regularization.regularizers[2].feature_distance.layer == "blocks.1.conv"
     assert written.regularization.regularizers[1].l2.weight == engine.L2().weight
     assert written.transforms.jitter_mm == engine.Transforms().jitter_mm
     assert method.choices["seed"] == 2**62
@@ -95,3 +122,10 @@ def test_errors_carry_the_path_of_the_field() -> None:
     assert caught.value.field == "regularization.regularizers[0].total_variation.weight"
     assert "-2" in caught.value.message
     assert "at least 0" in caught.value.message
+
+
+def test_an_activation_that_is_not_asked_for_stays_absent() -> None:
+    request = vis.VisualizeRequest()
+    Method.read(request).write(request)
+    assert request.HasField("stopping")
+    assert not request.stopping.HasField("activation")

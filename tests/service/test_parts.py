@@ -99,7 +99,8 @@ def test_chunks_cover_the_file(size: int) -> None:
 
 def test_the_same_volume_gives_the_same_bytes() -> None:
     volume = np.random.default_rng(0).random(MANIFEST.input.shape)
-    files = [nifti.encode(volume, MANIFEST, "classifier:2", vis.VOLUME_KIND_FINAL, 9) for _ in range(2)]
+    source = nifti.Source(MANIFEST, "classifier:2", vis.VOLUME_KIND_FINAL, 9)
+    files = [nifti.encode(volume, source) for _ in range(2)]
     assert files[0] == files[1]
     assert files[0].begin.bytes == len(files[0].data)
 

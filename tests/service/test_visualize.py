@@ -23,7 +23,7 @@ def test_events_come_in_order_without_gaps(stream: Stream) -> None:
     assert kinds[-2:] == ["SUCCEEDED", "completed"]
     assert kinds.count("progress") == 5
     assert [event.progress.step for event in stream.events if event.HasField("progress")] == [1, 2, 3, 4, 5]
-    assert list(stream.begins) == ["step00002", "step00004", "final"]
+    assert list(stream.begins) == ["step00002", "step00004", "final", "gradient"]
     times = [event.time.ToNanoseconds() for event in stream.events]
     assert times == sorted(times)
 

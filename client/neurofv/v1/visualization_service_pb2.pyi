@@ -26,11 +26,23 @@ class VolumeKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     VOLUME_KIND_UNSPECIFIED: _ClassVar[VolumeKind]
     VOLUME_KIND_INTERMEDIATE: _ClassVar[VolumeKind]
     VOLUME_KIND_FINAL: _ClassVar[VolumeKind]
+    VOLUME_KIND_GRADIENT: _ClassVar[VolumeKind]
+    VOLUME_KIND_JACOBIAN: _ClassVar[VolumeKind]
+    VOLUME_KIND_OPACITY: _ClassVar[VolumeKind]
 
 class VolumeFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     VOLUME_FORMAT_UNSPECIFIED: _ClassVar[VolumeFormat]
     VOLUME_FORMAT_NIFTI1_GZ: _ClassVar[VolumeFormat]
+
+class StopReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    STOP_REASON_UNSPECIFIED: _ClassVar[StopReason]
+    STOP_REASON_STEPS: _ClassVar[StopReason]
+    STOP_REASON_PLATEAU: _ClassVar[StopReason]
+    STOP_REASON_ACTIVATION: _ClassVar[StopReason]
+    STOP_REASON_TIME: _ClassVar[StopReason]
+    STOP_REASON_DEAD: _ClassVar[StopReason]
 JOB_STATE_UNSPECIFIED: JobState
 JOB_STATE_QUEUED: JobState
 JOB_STATE_RUNNING: JobState
@@ -41,11 +53,20 @@ JOB_STATE_CANCELLED: JobState
 VOLUME_KIND_UNSPECIFIED: VolumeKind
 VOLUME_KIND_INTERMEDIATE: VolumeKind
 VOLUME_KIND_FINAL: VolumeKind
+VOLUME_KIND_GRADIENT: VolumeKind
+VOLUME_KIND_JACOBIAN: VolumeKind
+VOLUME_KIND_OPACITY: VolumeKind
 VOLUME_FORMAT_UNSPECIFIED: VolumeFormat
 VOLUME_FORMAT_NIFTI1_GZ: VolumeFormat
+STOP_REASON_UNSPECIFIED: StopReason
+STOP_REASON_STEPS: StopReason
+STOP_REASON_PLATEAU: StopReason
+STOP_REASON_ACTIVATION: StopReason
+STOP_REASON_TIME: StopReason
+STOP_REASON_DEAD: StopReason
 
 class VisualizeRequest(_message.Message):
-    __slots__ = ("model", "version", "objective", "parameterization", "start", "transforms", "regularization", "optimizer", "seed", "steps", "snapshot_every", "canvas")
+    __slots__ = ("model", "version", "objective", "parameterization", "start", "transforms", "regularization", "optimizer", "seed", "steps", "snapshot_every", "canvas", "stopping", "batch", "samples", "subject", "comparisons")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
@@ -58,6 +79,11 @@ class VisualizeRequest(_message.Message):
     STEPS_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_EVERY_FIELD_NUMBER: _ClassVar[int]
     CANVAS_FIELD_NUMBER: _ClassVar[int]
+    STOPPING_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    COMPARISONS_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: int
     objective: _method_pb2.Objective
@@ -70,7 +96,30 @@ class VisualizeRequest(_message.Message):
     steps: int
     snapshot_every: int
     canvas: _method_pb2.Canvas
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., objective: _Optional[_Union[_method_pb2.Objective, _Mapping]] = ..., parameterization: _Optional[_Union[_method_pb2.Parameterization, _Mapping]] = ..., start: _Optional[_Union[_method_pb2.Start, _Mapping]] = ..., transforms: _Optional[_Union[_method_pb2.Transforms, _Mapping]] = ..., regularization: _Optional[_Union[_method_pb2.Regularization, _Mapping]] = ..., optimizer: _Optional[_Union[_method_pb2.Optimizer, _Mapping]] = ..., seed: _Optional[int] = ..., steps: _Optional[int] = ..., snapshot_every: _Optional[int] = ..., canvas: _Optional[_Union[_method_pb2.Canvas, _Mapping]] = ...) -> None: ...
+    stopping: _method_pb2.Stopping
+    batch: _containers.RepeatedCompositeFieldContainer[_method_pb2.Objective]
+    samples: int
+    subject: _method_pb2.Subject
+    comparisons: Comparisons
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., objective: _Optional[_Union[_method_pb2.Objective, _Mapping]] = ..., parameterization: _Optional[_Union[_method_pb2.Parameterization, _Mapping]] = ..., start: _Optional[_Union[_method_pb2.Start, _Mapping]] = ..., transforms: _Optional[_Union[_method_pb2.Transforms, _Mapping]] = ..., regularization: _Optional[_Union[_method_pb2.Regularization, _Mapping]] = ..., optimizer: _Optional[_Union[_method_pb2.Optimizer, _Mapping]] = ..., seed: _Optional[int] = ..., steps: _Optional[int] = ..., snapshot_every: _Optional[int] = ..., canvas: _Optional[_Union[_method_pb2.Canvas, _Mapping]] = ..., stopping: _Optional[_Union[_method_pb2.Stopping, _Mapping]] = ..., batch: _Optional[_Iterable[_Union[_method_pb2.Objective, _Mapping]]] = ..., samples: _Optional[int] = ..., subject: _Optional[_Union[_method_pb2.Subject, _Mapping]] = ..., comparisons: _Optional[_Union[Comparisons, _Mapping]] = ...) -> None: ...
+
+class Comparisons(_message.Message):
+    __slots__ = ("transfer_model", "transfer_version", "real_images")
+    TRANSFER_MODEL_FIELD_NUMBER: _ClassVar[int]
+    TRANSFER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    REAL_IMAGES_FIELD_NUMBER: _ClassVar[int]
+    transfer_model: str
+    transfer_version: int
+    real_images: _containers.RepeatedCompositeFieldContainer[RealImage]
+    def __init__(self, transfer_model: _Optional[str] = ..., transfer_version: _Optional[int] = ..., real_images: _Optional[_Iterable[_Union[RealImage, _Mapping]]] = ...) -> None: ...
+
+class RealImage(_message.Message):
+    __slots__ = ("image", "class_name")
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    CLASS_NAME_FIELD_NUMBER: _ClassVar[int]
+    image: _method_pb2.Subject
+    class_name: str
+    def __init__(self, image: _Optional[_Union[_method_pb2.Subject, _Mapping]] = ..., class_name: _Optional[str] = ...) -> None: ...
 
 class VisualizeResponse(_message.Message):
     __slots__ = ("sequence", "time", "accepted", "state_changed", "progress", "volume_begin", "volume_chunk", "volume_end", "completed")
@@ -109,7 +158,7 @@ class StateChanged(_message.Message):
     def __init__(self, state: _Optional[_Union[JobState, str]] = ...) -> None: ...
 
 class Progress(_message.Message):
-    __slots__ = ("step", "steps", "objective", "regularizers", "step_seconds")
+    __slots__ = ("step", "steps", "objective", "regularizers", "step_seconds", "batch")
     class RegularizersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -122,15 +171,32 @@ class Progress(_message.Message):
     OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
     REGULARIZERS_FIELD_NUMBER: _ClassVar[int]
     STEP_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
     step: int
     steps: int
     objective: float
     regularizers: _containers.ScalarMap[str, float]
     step_seconds: float
-    def __init__(self, step: _Optional[int] = ..., steps: _Optional[int] = ..., objective: _Optional[float] = ..., regularizers: _Optional[_Mapping[str, float]] = ..., step_seconds: _Optional[float] = ...) -> None: ...
+    batch: _containers.RepeatedCompositeFieldContainer[ItemProgress]
+    def __init__(self, step: _Optional[int] = ..., steps: _Optional[int] = ..., objective: _Optional[float] = ..., regularizers: _Optional[_Mapping[str, float]] = ..., step_seconds: _Optional[float] = ..., batch: _Optional[_Iterable[_Union[ItemProgress, _Mapping]]] = ...) -> None: ...
+
+class ItemProgress(_message.Message):
+    __slots__ = ("objective", "regularizers")
+    class RegularizersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
+    REGULARIZERS_FIELD_NUMBER: _ClassVar[int]
+    objective: float
+    regularizers: _containers.ScalarMap[str, float]
+    def __init__(self, objective: _Optional[float] = ..., regularizers: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class VolumeBegin(_message.Message):
-    __slots__ = ("id", "kind", "format", "step", "bytes", "sha256", "shape", "affine", "file_name")
+    __slots__ = ("id", "kind", "format", "step", "bytes", "sha256", "shape", "affine", "file_name", "item")
     ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
@@ -140,6 +206,7 @@ class VolumeBegin(_message.Message):
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     AFFINE_FIELD_NUMBER: _ClassVar[int]
     FILE_NAME_FIELD_NUMBER: _ClassVar[int]
+    ITEM_FIELD_NUMBER: _ClassVar[int]
     id: str
     kind: VolumeKind
     format: VolumeFormat
@@ -149,7 +216,8 @@ class VolumeBegin(_message.Message):
     shape: _containers.RepeatedScalarFieldContainer[int]
     affine: _containers.RepeatedScalarFieldContainer[float]
     file_name: str
-    def __init__(self, id: _Optional[str] = ..., kind: _Optional[_Union[VolumeKind, str]] = ..., format: _Optional[_Union[VolumeFormat, str]] = ..., step: _Optional[int] = ..., bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., affine: _Optional[_Iterable[float]] = ..., file_name: _Optional[str] = ...) -> None: ...
+    item: int
+    def __init__(self, id: _Optional[str] = ..., kind: _Optional[_Union[VolumeKind, str]] = ..., format: _Optional[_Union[VolumeFormat, str]] = ..., step: _Optional[int] = ..., bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., affine: _Optional[_Iterable[float]] = ..., file_name: _Optional[str] = ..., item: _Optional[int] = ...) -> None: ...
 
 class VolumeChunk(_message.Message):
     __slots__ = ("id", "offset", "data")
@@ -168,36 +236,109 @@ class VolumeEnd(_message.Message):
     def __init__(self, id: _Optional[str] = ...) -> None: ...
 
 class Completed(_message.Message):
-    __slots__ = ("evaluation", "provenance")
+    __slots__ = ("evaluation", "provenance", "batch")
     EVALUATION_FIELD_NUMBER: _ClassVar[int]
     PROVENANCE_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
     evaluation: Evaluation
     provenance: Provenance
-    def __init__(self, evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ...) -> None: ...
+    batch: _containers.RepeatedCompositeFieldContainer[Evaluation]
+    def __init__(self, evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ..., batch: _Optional[_Iterable[_Union[Evaluation, _Mapping]]] = ...) -> None: ...
 
 class Evaluation(_message.Message):
-    __slots__ = ("objective", "terms")
+    __slots__ = ("objective", "terms", "step", "stop_reason", "redirected_steps", "spectrum_distance", "saturated_share", "total_variation", "agreement", "transfer", "path", "smallest_jacobian", "largest_jacobian")
     OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
     TERMS_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    STOP_REASON_FIELD_NUMBER: _ClassVar[int]
+    REDIRECTED_STEPS_FIELD_NUMBER: _ClassVar[int]
+    SPECTRUM_DISTANCE_FIELD_NUMBER: _ClassVar[int]
+    SATURATED_SHARE_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_VARIATION_FIELD_NUMBER: _ClassVar[int]
+    AGREEMENT_FIELD_NUMBER: _ClassVar[int]
+    TRANSFER_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    SMALLEST_JACOBIAN_FIELD_NUMBER: _ClassVar[int]
+    LARGEST_JACOBIAN_FIELD_NUMBER: _ClassVar[int]
     objective: float
     terms: _containers.RepeatedCompositeFieldContainer[TermEvaluation]
-    def __init__(self, objective: _Optional[float] = ..., terms: _Optional[_Iterable[_Union[TermEvaluation, _Mapping]]] = ...) -> None: ...
+    step: int
+    stop_reason: StopReason
+    redirected_steps: int
+    spectrum_distance: float
+    saturated_share: float
+    total_variation: float
+    agreement: float
+    transfer: Transfer
+    path: _containers.RepeatedCompositeFieldContainer[PathSimilarity]
+    smallest_jacobian: float
+    largest_jacobian: float
+    def __init__(self, objective: _Optional[float] = ..., terms: _Optional[_Iterable[_Union[TermEvaluation, _Mapping]]] = ..., step: _Optional[int] = ..., stop_reason: _Optional[_Union[StopReason, str]] = ..., redirected_steps: _Optional[int] = ..., spectrum_distance: _Optional[float] = ..., saturated_share: _Optional[float] = ..., total_variation: _Optional[float] = ..., agreement: _Optional[float] = ..., transfer: _Optional[_Union[Transfer, _Mapping]] = ..., path: _Optional[_Iterable[_Union[PathSimilarity, _Mapping]]] = ..., smallest_jacobian: _Optional[float] = ..., largest_jacobian: _Optional[float] = ...) -> None: ...
+
+class Transfer(_message.Message):
+    __slots__ = ("model", "version", "class_name", "probability", "same")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CLASS_NAME_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    SAME_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: int
+    class_name: str
+    probability: float
+    same: bool
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., class_name: _Optional[str] = ..., probability: _Optional[float] = ..., same: _Optional[bool] = ...) -> None: ...
+
+class PathSimilarity(_message.Message):
+    __slots__ = ("layer", "similarity")
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    SIMILARITY_FIELD_NUMBER: _ClassVar[int]
+    layer: str
+    similarity: float
+    def __init__(self, layer: _Optional[str] = ..., similarity: _Optional[float] = ...) -> None: ...
 
 class TermEvaluation(_message.Message):
-    __slots__ = ("unit", "activation", "percentile", "real_p95")
+    __slots__ = ("unit", "activation", "percentile", "real_p95", "real_maximum", "ratio_to_best", "selectivity_rank", "layer_units", "held_out")
     UNIT_FIELD_NUMBER: _ClassVar[int]
     ACTIVATION_FIELD_NUMBER: _ClassVar[int]
     PERCENTILE_FIELD_NUMBER: _ClassVar[int]
     REAL_P95_FIELD_NUMBER: _ClassVar[int]
+    REAL_MAXIMUM_FIELD_NUMBER: _ClassVar[int]
+    RATIO_TO_BEST_FIELD_NUMBER: _ClassVar[int]
+    SELECTIVITY_RANK_FIELD_NUMBER: _ClassVar[int]
+    LAYER_UNITS_FIELD_NUMBER: _ClassVar[int]
+    HELD_OUT_FIELD_NUMBER: _ClassVar[int]
     unit: str
     activation: float
     percentile: float
     real_p95: float
-    def __init__(self, unit: _Optional[str] = ..., activation: _Optional[float] = ..., percentile: _Optional[float] = ..., real_p95: _Optional[float] = ...) -> None: ...
+    real_maximum: float
+    ratio_to_best: float
+    selectivity_rank: int
+    layer_units: int
+    held_out: HeldOut
+    def __init__(self, unit: _Optional[str] = ..., activation: _Optional[float] = ..., percentile: _Optional[float] = ..., real_p95: _Optional[float] = ..., real_maximum: _Optional[float] = ..., ratio_to_best: _Optional[float] = ..., selectivity_rank: _Optional[int] = ..., layer_units: _Optional[int] = ..., held_out: _Optional[_Union[HeldOut, _Mapping]] = ...) -> None: ...
+
+class HeldOut(_message.Message):
+    __slots__ = ("activation", "mean", "p5")
+    ACTIVATION_FIELD_NUMBER: _ClassVar[int]
+    MEAN_FIELD_NUMBER: _ClassVar[int]
+    P5_FIELD_NUMBER: _ClassVar[int]
+    activation: float
+    mean: float
+    p5: float
+    def __init__(self, activation: _Optional[float] = ..., mean: _Optional[float] = ..., p5: _Optional[float] = ...) -> None: ...
 
 class Provenance(_message.Message):
-    __slots__ = ("model", "version", "model_digest", "request", "volume_sha256", "software", "device", "threads", "started", "finished", "synthetic")
+    __slots__ = ("model", "version", "model_digest", "request", "volume_sha256", "software", "device", "threads", "started", "finished", "synthetic", "volumes", "subject_sha256")
     class SoftwareEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class VolumesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -215,6 +356,8 @@ class Provenance(_message.Message):
     STARTED_FIELD_NUMBER: _ClassVar[int]
     FINISHED_FIELD_NUMBER: _ClassVar[int]
     SYNTHETIC_FIELD_NUMBER: _ClassVar[int]
+    VOLUMES_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_SHA256_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: int
     model_digest: str
@@ -226,4 +369,6 @@ class Provenance(_message.Message):
     started: _timestamp_pb2.Timestamp
     finished: _timestamp_pb2.Timestamp
     synthetic: bool
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., model_digest: _Optional[str] = ..., request: _Optional[_Union[VisualizeRequest, _Mapping]] = ..., volume_sha256: _Optional[str] = ..., software: _Optional[_Mapping[str, str]] = ..., device: _Optional[str] = ..., threads: _Optional[int] = ..., started: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., synthetic: _Optional[bool] = ...) -> None: ...
+    volumes: _containers.ScalarMap[str, str]
+    subject_sha256: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., model_digest: _Optional[str] = ..., request: _Optional[_Union[VisualizeRequest, _Mapping]] = ..., volume_sha256: _Optional[str] = ..., software: _Optional[_Mapping[str, str]] = ..., device: _Optional[str] = ..., threads: _Optional[int] = ..., started: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., synthetic: _Optional[bool] = ..., volumes: _Optional[_Mapping[str, str]] = ..., subject_sha256: _Optional[str] = ...) -> None: ...
