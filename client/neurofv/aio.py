@@ -168,20 +168,19 @@ class AsyncClient:
         Returns
         -------
         Visualization
-            The final volume, its figures and its origin.
+            The final volume, its figures and its origin; of several, the first, which holds the others.
 
         Raises
         ------
         InvalidRequest
             The arguments do not make a request.
+        OSError
+            An image that they name cannot be read.
         NeurofvError
             The request was refused, the run failed, the connection broke or what arrived is damaged.
         """
-        classes: tuple[str, ...] = ()
-        if isinstance(model, str) and choices.get("contrast"):
-            classes = tuple((await self.model(model, choices.get("version") or 0)).classes)
         collector = Collector(keep_snapshots)
-        async with aclosing(self.stream(as_request(model, classes, choices))) as responses:
+        async with aclosing(self.stream(as_request(model, choices))) as responses:
             async for response in responses:
                 event = collector.take(response)
                 if event is not None and on_event is not None:

@@ -173,20 +173,19 @@ class Client:
         Returns
         -------
         Visualization
-            The final volume, its figures and its origin.
+            The final volume, its figures and its origin; of several, the first, which holds the others.
 
         Raises
         ------
         InvalidRequest
             The arguments do not make a request.
+        OSError
+            An image that they name cannot be read.
         NeurofvError
             The request was refused, the run failed, the connection broke or what arrived is damaged.
         """
-        classes: tuple[str, ...] = ()
-        if isinstance(model, str) and choices.get("contrast"):
-            classes = tuple(self.model(model, choices.get("version") or 0).classes)
         collector = Collector(keep_snapshots)
-        with closing(self.stream(as_request(model, classes, choices))) as responses:
+        with closing(self.stream(as_request(model, choices))) as responses:
             for response in responses:
                 event = collector.take(response)
                 if event is not None and on_event is not None:

@@ -21,17 +21,13 @@ def server_address(target: str | None = None) -> str:
     return target or os.environ.get(SERVER_VARIABLE) or DEFAULT_SERVER
 
 
-def as_request(
-    model: str | vis.VisualizeRequest, classes: tuple[str, ...], choices: Mapping[str, Any]
-) -> vis.VisualizeRequest:
+def as_request(model: str | vis.VisualizeRequest, choices: Mapping[str, Any]) -> vis.VisualizeRequest:
     """Return the request that the arguments of `visualize` mean.
 
     Parameters
     ----------
     model : str or VisualizeRequest
         A name with choices, or a complete request without.
-    classes : tuple of str
-        The model's classes, if the choices need them.
     choices : mapping
         See `neurofv.requests.Choices`.
 
@@ -41,7 +37,7 @@ def as_request(
         They are not clear.
     """
     if isinstance(model, str):
-        return build_request(model, classes, **choices)
+        return build_request(model, **choices)
     if choices:
         name, value = next(iter(choices.items()))
         raise InvalidRequest(name, value, "set it in the request; choices go with a model's name")

@@ -4,6 +4,8 @@ Both clients read the wire and feed what they read in here; nothing here waits
 for anything.
 """
 
+from dataclasses import replace
+
 from neurofv.errors import StreamBroken
 from neurofv.results import Visualization
 from neurofv.v1 import visualization_service_pb2 as vis
@@ -65,7 +67,7 @@ class Collector:
         self._assembler = Assembler()
         self._job = ""
         self._snapshots: list[Volume] = []
-        self._final: Volume | None = None
+        self._kept: list[Volume] = []
         self._completed: vis.Completed | None = None
 
     def take(self, response: vis.VisualizeResponse) -> Event | None:
@@ -107,31 +109,61 @@ class Collector:
         return None
 
     def result(self) -> Visualization:
-        """Return what the stream amounts to.
+        """Return what the stream amounts to: the first volume, which holds the others.
 
         Raises
         ------
         StreamBroken
-            There is no final volume, or it is not the one that the provenance names.
+            A final volume is missing, or the volumes are not those that the provenance names.
         VolumeCorrupt
             The last volume did not end.
         """
         self._assembler.close()
-        if self._completed is None or self._final is None:
-            raise StreamBroken("the stream holds no final volume")
-        if self._completed.provenance.volume_sha256 != self._final.sha256:
+        if self._completed is None:
+            raise StreamBroken("the stream holds no result")
+        completed = self._completed
+        evaluations = [completed.evaluation, *completed.batch]
+        if stray := next((volume for volume in self._kept if volume.item >= len(evaluations)), None):
+            raise StreamBroken(f"volume {stray.id!r} came without figures on it")
+        self._check_digests(completed.provenance)
+        first, *others = [
+            self._item(item, evaluation, completed.provenance) for item, evaluation in enumerate(evaluations)
+        ]
+        if first.volume.sha256 != completed.provenance.volume_sha256:
             raise StreamBroken("the provenance describes another volume than the one that came")
+        return replace(first, batch=tuple(others))
+
+    def _item(self, item: int, evaluation: vis.Evaluation, provenance: vis.Provenance) -> Visualization:
+        """Return one volume of the batch with all that belongs to it."""
+        parts = {volume.kind: volume for volume in self._kept if volume.item == item}
+        final = parts.pop("final", None)
+        if final is None:
+            raise StreamBroken(f"the stream holds no final volume of item {item}, but figures on it")
+        if item:
+            shared, provenance = provenance, vis.Provenance()
+            provenance.CopyFrom(shared)
+            provenance.volume_sha256 = final.sha256
         return Visualization(
             job=self._job,
-            volume=self._final,
-            evaluation=self._completed.evaluation,
-            provenance=self._completed.provenance,
-            snapshots=tuple(self._snapshots),
+            volume=final,
+            evaluation=evaluation,
+            provenance=provenance,
+            snapshots=tuple(volume for volume in self._snapshots if volume.item == item),
+            extras={kind: volume for kind, volume in parts.items() if kind},
         )
 
+    def _check_digests(self, provenance: vis.Provenance) -> None:
+        """Hold the volumes that came against the list of those that were made."""
+        came = {volume.id: volume.sha256 for volume in self._kept}
+        for name in sorted(came.keys() | provenance.volumes.keys()):
+            if name not in came:
+                raise StreamBroken(f"the provenance names volume {name!r}, which did not come")
+            if came[name] != provenance.volumes.get(name):
+                raise StreamBroken(f"the provenance describes another volume {name!r} than the one that came")
+
     def _volume(self, volume: Volume) -> Volume:
-        if volume.final:
-            self._final = volume
+        if volume.kind != "intermediate":
+            self._kept.append(volume)
         elif self._keep_snapshots:
             self._snapshots.append(volume)
         return volume

@@ -2,7 +2,8 @@
 
 Outside the canvas a final volume shows the model's reference brain, so the
 volume brings its own anatomy. It is drawn as it is, in gray: what the unit
-looks for must not hide behind a color map.
+looks for must not hide behind a color map. Only a deformation is drawn in color
+on it, for a warp is hard to read from the intensities that it moves.
 """
 
 import io
@@ -17,7 +18,8 @@ from nilearn import datasets, image, plotting
 from nilearn.plotting.displays import OrthoSlicer
 
 from neurofv.files import write_atomically
-from neurofv.results import Visualization, describe, title
+from neurofv.results import Visualization
+from neurofv.words import describe
 
 _INK, _DIM, _ACCENT, _GROUND = "#f2f2f2", "#8c929c", "#4fd1c5", "black"
 _BOX = "#d69e2e"  # unlike the crosshair, so that an edge of the box is not read as one
@@ -52,13 +54,13 @@ def picture(result: Visualization, path: str | Path, background: nibabel.Nifti1I
     volume = result.volume.nifti()
     point = strongest_point(result, background)
     figure = Figure(figsize=(10, 7.6), facecolor=_GROUND)
-    figure.text(0.03, 0.95, title(result), color=_INK, fontsize=17, weight="bold", va="center")
-    figures = describe(result.request.objective.terms[0], result.evaluation.terms[0])
+    figure.text(0.03, 0.95, result.title, color=_INK, fontsize=17, weight="bold", va="center")
+    figures = describe(result.objective.terms[0], result.evaluation.terms[0])
     figure.text(0.03, 0.905, figures, color=_DIM, fontsize=10.5, va="center")
     views = _draw(result, _WHOLE, point, figure, (0.03, 0.45, 0.95, 0.42))
     views.draw_cross(color=_ACCENT, linewidth=0.6)
     _draw(result, _around(volume, point), point, figure, (0.03, 0.06, 0.95, 0.36))
-    figure.text(0.03, 0.02, _legend(result), color=_DIM, fontsize=8.5, va="center")
+    figure.text(0.03, 0.024, _legend([result]), color=_DIM, fontsize=8.5, va="center")
     return _write(figure, Path(path))
 
 
@@ -97,7 +99,7 @@ def contact_sheet(
     for index, result in enumerate(results):
         bottom = (foot + row * (len(results) - 1 - index)) / height
         _sheet_row(result, figure, bottom, row / height, background)
-    figure.text(0.02, foot / 2 / height, _legend(results[0]), color=_DIM, fontsize=9, va="center")
+    figure.text(0.02, foot / 2 / height, _legend(results), color=_DIM, fontsize=9, va="center")
     return _write(figure, Path(path))
 
 
@@ -109,7 +111,9 @@ def _sheet_row(
     background: nibabel.Nifti1Image | None,
 ) -> None:
     """Draw one result of a contact sheet: its name, the whole volume, close-ups."""
-    figure.text(0.02, bottom + height * 0.56, result.label, color=_INK, fontsize=16, weight="bold")
+    # Long names, such as that of a contrasted class's sample, must not run into the views.
+    size = 16 * min(1, 16 / len(result.label))
+    figure.text(0.02, bottom + height * 0.56, result.label, color=_INK, fontsize=size, weight="bold")
     figure.text(0.02, bottom + height * 0.36, _figures(result), color=_DIM, fontsize=9)
     point = strongest_point(result, background)
     low, tall = bottom + height * 0.04, height * 0.92
@@ -140,7 +144,10 @@ def strongest_point(
     # On the rim the canvas fades into the brain, which is far from grey and nobody's doing.
     box = _canvas(result, volume, rim_mm=_FADE_MM if _on_noise(result) else 0.0)
     part = volume.get_fdata(dtype=np.float32)[box]
-    if _on_noise(result):
+    growth = _growth(result)
+    if growth is not None:
+        change = growth.get_fdata(dtype=np.float32)[box] ** 2
+    elif _on_noise(result):
         change = (part - np.mean(_intensities(volume))) ** 2
     elif background is not None:
         home = image.resample_to_img(background, volume, force_resample=True, copy_header=True)
@@ -206,11 +213,26 @@ def _draw(
         annotate=False,
         draw_cross=False,
     )
+    growth = _growth(result)
+    if growth is not None and (extent := float(np.abs(growth.get_fdata()).max())):
+        # Half and double are equally far from 1, and what hardly changes stays gray.
+        limits = {"vmin": -extent, "vmax": extent, "threshold": extent / 10}
+        display.add_overlay(growth.slicer[box], cmap="coolwarm", transparency=0.75, **limits)
     display.annotate(size=10, color=_INK)
     outline, color = _outline(result, whole)
     if outline is not None and np.ptp(outline.slicer[box].get_fdata()):
         display.add_contours(outline.slicer[box], levels=[0.5], colors=[color], linewidths=0.7)
     return display
+
+
+def _growth(result: Visualization) -> nibabel.Nifti1Image | None:
+    """Return the logarithm of a deformation's Jacobian determinant: above 0 where tissue has grown."""
+    if "jacobian" not in result.extras:
+        return None
+    jacobian = result.extras["jacobian"].nifti()
+    # A fold, which has no logarithm, counts as the strongest shrinking.
+    size = np.maximum(jacobian.get_fdata(dtype=np.float32), 1e-2)
+    return nibabel.Nifti1Image(np.log(size), jacobian.affine)
 
 
 def _outline(result: Visualization, whole: nibabel.Nifti1Image) -> tuple[nibabel.Nifti1Image | None, str]:
@@ -243,15 +265,21 @@ def _figures(result: Visualization) -> str:
     return f"activation {term.activation:.1f}\n{real}"
 
 
-def _legend(result: Visualization) -> str:
-    request = result.request
-    start = request.start.WhichOneof("kind").replace("_", " ")
-    _, color = _outline(result, result.volume.nifti())
+def _legend(results: Sequence[Visualization]) -> str:
+    first = results[0]
+    start = first.request.start.WhichOneof("kind").replace("_", " ")
+    _, color = _outline(first, first.volume.nifti())
     where = "inside the outlined box" if color == _BOX else "on the whole grid"
-    return (
-        f"Synthetic; no person's image. Optimized {where}, start: {start}, {request.steps} steps, "
-        f"seed {request.seed}. Coordinates: mm, RAS+."
-    )
+    person = "derived from a person's image" if first.provenance.subject_sha256 else "no person's image"
+    text = f"Synthetic; {person}. Optimized {where}, start: {start}, {first.request.steps} steps"
+    if len({each.seed for each in results}) == 1:
+        text += f", seed {first.seed}"
+    text += ". Coordinates: mm, RAS+."
+    if all("jacobian" in each.extras for each in results):
+        low = min(each.evaluation.smallest_jacobian for each in results)
+        high = max(each.evaluation.largest_jacobian for each in results)
+        text += f"\nRed has grown, at most {high:.2f} times; blue has shrunk, at most to {low:.2f}."
+    return text
 
 
 def _write(figure: Figure, path: Path) -> Path:

@@ -1,16 +1,16 @@
 """Requests from plain Python values.
 
-What the messages of `method.proto` offer is read from their descriptors, so a
-new regularizer, start or transform needs no line here. Bounds are the server's
-business; here only names and types are checked.
+What the messages of `method.proto` offer is read from their descriptors (see
+`neurofv.fields`), so a new regularizer, start or transform needs no line here.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, Unpack
 
-from google.protobuf.message import Message
-
 from neurofv.errors import InvalidRequest
+from neurofv.fields import choose, fill, named, point, three
+from neurofv.images import Image, nifti_bytes
+from neurofv.objectives import objectives
 from neurofv.v1 import method_pb2 as method
 from neurofv.v1 import visualization_service_pb2 as vis
 
@@ -18,81 +18,114 @@ from neurofv.v1 import visualization_service_pb2 as vis
 class Choices(TypedDict, total=False):
     """What to visualize and how; what is left out takes the server's default.
 
-    Lengths are mm, angles degrees. The unit is named by `class_name`, or by
-    `layer` and `channel`, which may be narrowed to one position by `voxel` or
-    `position_mm`.
+    Lengths are mm, angles degrees. The unit is named in one of these ways: by
+    `class_name`; by `layer` and `channel`, which may be narrowed to one position
+    by `voxel` or `position_mm`; by `layer` and `whole_layer`, `direction` or
+    `compare`; or by `objective`. Several classes or channels make as many
+    volumes, optimized at once.
 
     Attributes
     ----------
     version : int
         Of the model; the newest by default.
-    class_name : str
+    class_name : str or sequence of str
         The logit of this class, before softmax.
     contrast : bool
         The class's logit against the mean of the others'.
     layer : str
         A layer's name as PyTorch writes it.
-    channel : int
+    channel : int or sequence of int
         A channel of the layer, from 0.
     voxel : sequence of 3 int
         Position as voxel indices of the model's grid.
     position_mm : sequence of 3 float
         Position in the model's anatomical space, RAS+.
+    whole_layer : bool
+        All channels of the layer: the mean of their squared activations.
+    direction : sequence of float
+        A direction in the layer's channel space, one number for each channel.
+    measure : str
+        How activations are compared with the direction: `"dot"` or `"cosine"`.
+    compare : str
+        What is made of the subject's activations at the layer: `"inversion"` or `"caricature"`.
+    minimize : bool
+        The unit is to be silenced.
+    behind_nonlinearities : bool
+        Units of a non-linearity, such as a ReLU, are read behind it, not before it.
+    objective : Objective or sequence of Objective
+        Weighted sums and all else that the messages of `neurofv.v1.method_pb2` can say; several make as
+        many volumes.
+    subject : str, PathLike, bytes or SpatialImage
+        A person's image for `start="subject"` or `compare`: a NIfTI file's path, its content, or an image
+        of nibabel. The server never stores it.
     canvas_mm : float or sequence of 3 float
         Edge lengths of the box that is optimized; 0 means the whole axis.
     center_mm : sequence of 3 float
         Middle of that box.
     seed, steps, snapshot_every : int
         Seed of every draw, optimizer steps, steps between snapshots (0 for none).
+    samples : int
+        Volumes of each objective, from consecutive seeds.
+    stopping : mapping
+        When to stop before the last step, such as `{"plateau_looks": 5, "activation": 12.0}`.
     optimizer : str or mapping
         `"adam"`, `"nadam"`, `"sgd"` or, for instance, `{"adam": {"learning_rate": 0.05}}`.
     schedule : str
         How the learning rate changes: `"constant"` or `"cosine"`.
     transforms : mapping
-        Such as `{"jitter_mm": 8, "rotation_degrees": 10, "scale": 0.1}`.
+        Such as `{"jitter_mm": 8, "rotation_degrees": 10, "copies": 2}`.
     regularizers : mapping, or empty for none
-        Such as `{"total_variation": {"weight": 1}, "gaussian_blur": {"fwhm_mm": 4}}`. A plain number
-        stands for the only field: `{"total_variation": 1}`.
+        Such as `{"total_variation": {"weight": 1}, "feature_distance": {"layer": "blocks.2.conv"}}`. A
+        plain number stands for the only number: `{"total_variation": 1}`.
     parameterization : str or mapping
-        `"fourier"`, `"voxels"` or, for instance, `{"fourier": {"decay": 1}}`.
+        `"fourier"`, `"deformation"` or, for instance, `{"fourier": {"decay": 1}}`.
     start : str or mapping
         `"noise"`, `"reference_brain"` or, for instance, `{"noise": {"deviation": 0.1}}`.
+    transfer : str
+        A second model, NAME or NAME/VERSION, which says whether it sees the same class.
+    real_images : mapping
+        Real images by class, each as `subject` or a sequence of such: activations are compared with theirs.
     """
 
     version: int
-    class_name: str
+    class_name: str | Sequence[str]
     contrast: bool
     layer: str
-    channel: int
+    channel: int | Sequence[int]
     voxel: Sequence[int]
     position_mm: Sequence[float]
+    whole_layer: bool
+    direction: Sequence[float]
+    measure: str
+    compare: str
+    minimize: bool
+    behind_nonlinearities: bool
+    objective: method.Objective | Sequence[method.Objective]
+    subject: Image
     canvas_mm: float | Sequence[float]
     center_mm: Sequence[float]
     seed: int
     steps: int
     snapshot_every: int
+    samples: int
+    stopping: Mapping[str, float]
     optimizer: str | Mapping[str, Any]
     schedule: str
     transforms: Mapping[str, float]
     regularizers: Mapping[str, Any] | Sequence[Any]
     parameterization: str | Mapping[str, Any]
     start: str | Mapping[str, Any]
+    transfer: str
+    real_images: Mapping[str, Image | Sequence[Image]]
 
 
-_UNIT = ("class_name", "contrast", "layer", "channel", "voxel", "position_mm")
-
-
-def build_request(
-    model: str, classes: Sequence[str] = (), **choices: Unpack[Choices]
-) -> vis.VisualizeRequest:
+def build_request(model: str, **choices: Unpack[Choices]) -> vis.VisualizeRequest:
     """Write a request.
 
     Parameters
     ----------
     model : str
         The model's name.
-    classes : sequence of str
-        The model's classes; needed for `contrast`.
     **choices
         See `Choices`. None is as good as absent.
 
@@ -105,93 +138,63 @@ def build_request(
     ------
     InvalidRequest
         A name is unknown, a type does not fit, or the unit is not clear.
+    OSError
+        An image's file cannot be read.
     """
     given = {name: value for name, value in choices.items() if value is not None}
     if unknown := sorted(given.keys() - Choices.__annotations__.keys()):
         valid = ", ".join(Choices.__annotations__)
         raise InvalidRequest(unknown[0], given[unknown[0]], f"there is no such choice; there are: {valid}")
-    request = vis.VisualizeRequest(objective=_objective({name: given.get(name) for name in _UNIT}, classes))
+    first, *batch = objectives(given)
+    request = vis.VisualizeRequest(objective=first, batch=batch)
     fill(request, {"model": model}, "request")
-    for name in ("version", "seed", "steps", "snapshot_every"):
+    for name in ("version", "seed", "steps", "snapshot_every", "samples", "transforms", "stopping"):
         fill(request, {name: given[name]} if name in given else {}, "request")
-    if "transforms" in given:
-        fill(request, {"transforms": given["transforms"]}, "request")
     if "regularizers" in given:
         _regularizers(request.regularization, given["regularizers"])
     for name in ("parameterization", "start", "optimizer"):
         if name in given:
-            _kind(getattr(request, name), given[name], name)
+            choose(getattr(request, name), given[name], name)
     if "schedule" in given:
-        request.optimizer.schedule = _schedule(given["schedule"])
-    if "canvas_mm" in given:
-        edges = _three(given["canvas_mm"], "canvas_mm", repeat=True)
-        fill(request.canvas.size_mm, dict(zip("ijk", edges, strict=True)), "canvas_mm")
-    if "center_mm" in given:
-        _point(request.canvas.center_mm, given["center_mm"], "center_mm")
+        schedule = named(method.Schedule.DESCRIPTOR, given["schedule"], "schedule")
+        request.optimizer.schedule = schedule  # type: ignore[assignment]
+    _canvas(request.canvas, given)
+    _images(request, given)
     return request
 
 
-def fill(message: Message, values: object, path: str) -> None:
-    """Set fields of a message by name, whatever message it is.
+def split_model(text: str, path: str) -> tuple[str, int]:
+    """Read NAME or NAME/VERSION; version 0 means the newest.
 
     Parameters
     ----------
-    message : Message
-        Changed in place; set even if `values` is empty.
-    values : mapping, number or str
-        Fields by name, in turn mappings for messages. A value that is no mapping
-        stands for the only field of the message.
+    text : str
+        What to read.
     path : str
-        What the message is called in an error.
+        What it is called in an error.
 
     Raises
     ------
     InvalidRequest
-        A name is unknown or a value is of the wrong type.
+        The version is no number from 1.
     """
-    message.SetInParent()
-    fields = message.DESCRIPTOR.fields_by_name
-    if not isinstance(values, Mapping):
-        if len(fields) != 1:
-            raise InvalidRequest(path, values, f"give its fields by name: {_listed(fields)}")
-        values = {next(iter(fields)): values}
-    for name, value in values.items():
-        if name not in fields:
-            raise InvalidRequest(
-                f"{path}.{name}", value, f"there is no such field; {path} has {_listed(fields)}"
-            )
-        if fields[name].message_type is not None:
-            fill(getattr(message, name), value, f"{path}.{name}")
-            continue
-        try:
-            setattr(message, name, value)
-        except (TypeError, ValueError) as error:
-            raise InvalidRequest(f"{path}.{name}", value, str(error)) from None
+    name, slash, version = text.partition("/")
+    if not name or (slash and not (version.isdecimal() and int(version) > 0)):
+        raise InvalidRequest(path, text, "write NAME or NAME/VERSION, such as lesion-shapes/1")
+    return name, int(version or 0)
 
 
-def kinds(message: Message) -> tuple[str, ...]:
-    """Return the names among which a message's `kind` chooses."""
-    return tuple(field.name for field in message.DESCRIPTOR.oneofs_by_name["kind"].fields)
+def volume_count(request: vis.VisualizeRequest) -> int:
+    """Return how many volumes a request asks for."""
+    return (1 + len(request.batch)) * max(request.samples, 1)
 
 
-def _kind(message: Message, choice: object, path: str) -> None:
-    """Choose a message's kind: by its name, or as `{name: fields}`."""
-    if isinstance(choice, str):
-        choice = {choice: {}}
-    valid = f"choose one of: {', '.join(kinds(message))}"
-    if not isinstance(choice, Mapping) or len(choice) != 1:
-        raise InvalidRequest(path, choice, valid)
-    if (name := next(iter(choice))) not in kinds(message):
-        raise InvalidRequest(path, name, valid)
-    fill(message, choice, path)
-
-
-def _schedule(name: object) -> method.Schedule:
-    known = {full.removeprefix("SCHEDULE_").lower(): full for full, value in method.Schedule.items() if value}
-    if name not in known:
-        raise InvalidRequest("schedule", name, f"choose one of: {', '.join(known)}")
-    schedule: method.Schedule = getattr(method, known[str(name)])
-    return schedule
+def _canvas(canvas: method.Canvas, given: Mapping[str, Any]) -> None:
+    if "canvas_mm" in given:
+        edges = three(given["canvas_mm"], "canvas_mm", repeat=True)
+        fill(canvas.size_mm, dict(zip("ijk", edges, strict=True)), "canvas_mm")
+    if "center_mm" in given:
+        point(canvas.center_mm, given["center_mm"], "center_mm")
 
 
 def _regularizers(message: method.Regularization, chosen: object) -> None:
@@ -202,66 +205,21 @@ def _regularizers(message: method.Regularization, chosen: object) -> None:
         example = '{"total_variation": {"weight": 1}}'
         raise InvalidRequest("regularizers", chosen, f"give them by name, as in {example}, or [] for none")
     for name, fields in chosen.items():
-        _kind(message.regularizers.add(), {name: fields}, "regularizers")
+        choose(message.regularizers.add(), {name: fields}, "regularizers")
 
 
-def _objective(unit: dict[str, Any], classes: Sequence[str]) -> method.Objective:
-    """Read which unit is meant."""
-    if unit["class_name"] is not None:
-        extra = [name for name in ("layer", "channel", "voxel", "position_mm") if unit[name] is not None]
-        if extra:
-            raise InvalidRequest(extra[0], unit[extra[0]], "leave it out; class_name names the unit already")
-        return _class_objective(unit["class_name"], bool(unit["contrast"]), classes)
-    if unit["contrast"]:
-        raise InvalidRequest("contrast", True, "name the class that is to win with class_name")
-    if unit["layer"] is None:
-        raise InvalidRequest("class_name", None, "name the unit to drive: a class, or a layer and a channel")
-    if unit["channel"] is None:
-        raise InvalidRequest("channel", None, f"name one of the channels of layer {unit['layer']!r}, from 0")
-    term = method.ObjectiveTerm()
-    names = {"layer": unit["layer"], "channel": unit["channel"]}
-    if unit["voxel"] is not None and unit["position_mm"] is not None:
-        raise InvalidRequest("voxel", unit["voxel"], "leave it out; position_mm names the position already")
-    if unit["voxel"] is None and unit["position_mm"] is None:
-        fill(term.channel, names, "channel")
-        return method.Objective(terms=[term])
-    fill(term.neuron, names, "neuron")
-    if unit["voxel"] is not None:
-        indices = _three(unit["voxel"], "voxel")
-        fill(term.neuron.voxel, dict(zip("ijk", indices, strict=True)), "voxel")
-    else:
-        _point(term.neuron.point_mm, unit["position_mm"], "position_mm")
-    return method.Objective(terms=[term])
-
-
-def _class_objective(name: str, contrast: bool, classes: Sequence[str]) -> method.Objective:
-    objective = method.Objective()
-    fill(objective.terms.add().class_logit, {"class_name": name}, "class_logit")
-    if not contrast:
-        return objective
-    if name not in classes:
-        raise InvalidRequest("class_name", name, f"choose one of: {', '.join(classes) or 'none are known'}")
-    others = [other for other in classes if other != name]
-    for other in others:
-        logit = method.ClassLogit(class_name=other)
-        objective.terms.add(class_logit=logit, sense=method.SENSE_MINIMIZE, weight=1 / len(others))
-    return objective
-
-
-def _point(message: method.Point, value: object, path: str) -> None:
-    fill(message, dict(zip("xyz", _three(value, path), strict=True)), path)
-
-
-def _three(value: object, path: str, repeat: bool = False) -> tuple[Any, ...]:
-    """Return three numbers; a single one is repeated if it may be."""
-    if repeat and isinstance(value, int | float):
-        return (value,) * 3
-    # A string is iterable too, but never what is meant.
-    numbers = tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else ()
-    if len(numbers) != 3:
-        raise InvalidRequest(path, value, f"give three numbers{' or one for all axes' if repeat else ''}")
-    return numbers
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names) or "none"
+def _images(request: vis.VisualizeRequest, given: Mapping[str, Any]) -> None:
+    """Put in the images of people, and what else the result is compared with."""
+    if "subject" in given:
+        request.subject.nifti = nifti_bytes(given["subject"], "subject")
+    if "transfer" in given:
+        model, version = split_model(given["transfer"], "transfer")
+        request.comparisons.transfer_model, request.comparisons.transfer_version = model, version
+    real = given.get("real_images", {})
+    if not isinstance(real, Mapping):
+        raise InvalidRequest("real_images", type(real).__name__, "give lists of images by class name")
+    for class_name, images in real.items():
+        for image in images if isinstance(images, list | tuple) else [images]:
+            entry = request.comparisons.real_images.add()
+            fill(entry, {"class_name": class_name}, "real_images")
+            entry.image.nifti = nifti_bytes(image, "real_images")

@@ -1,8 +1,8 @@
-"""What a visualization amounts to: the volume, its figures, its origin."""
+"""What a visualization amounts to: volumes, their figures, their origin."""
 
 import json
-import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,11 @@ from google.protobuf.message import Message
 
 from neurofv.errors import InvalidRequest
 from neurofv.files import write_atomically
+from neurofv.images import Image, nifti_bytes
 from neurofv.v1 import method_pb2 as method
 from neurofv.v1 import visualization_service_pb2 as vis
-from neurofv.volumes import SUFFIX, Volume
+from neurofv.volumes import SUFFIX, Volume, target_path
+from neurofv.words import objective_name, objective_of, seed_of, verdicts
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,13 @@ class Visualization:
     evaluation : Evaluation
         Figures on it.
     provenance : Provenance
-        All that is needed to make it again.
+        All that is needed to make it again; its `volume_sha256` is this volume's.
     snapshots : tuple of Volume
         Those that came on the way, oldest first.
+    extras : mapping of str to Volume
+        What belongs to the volume: `gradient` and, where there is one, `jacobian` or `opacity`.
+    batch : tuple of Visualization
+        The other volumes of the same request, in order.
     """
 
     job: str
@@ -39,16 +45,51 @@ class Visualization:
     evaluation: vis.Evaluation
     provenance: vis.Provenance
     snapshots: tuple[Volume, ...] = ()
+    extras: Mapping[str, Volume] = field(default_factory=dict)
+    batch: tuple["Visualization", ...] = ()
 
     @property
     def request(self) -> vis.VisualizeRequest:
-        """The request with every default filled in: sent again, it gives the same volume."""
+        """The request with every default filled in: sent again, it gives the same volumes.
+
+        An image of a person is not in it; see `read_request`.
+        """
         return self.provenance.request
 
     @property
+    def item(self) -> int:
+        """Which volume of the request's batch it is, from 0."""
+        return self.volume.item
+
+    @property
+    def items(self) -> tuple["Visualization", ...]:
+        """All volumes of the request, in order, each by itself."""
+        return (replace(self, batch=()), *self.batch)
+
+    @property
+    def objective(self) -> method.Objective:
+        """What was driven to make this volume."""
+        return objective_of(self.request, self.item)
+
+    @property
+    def seed(self) -> int:
+        """Seed of this volume's draws."""
+        return seed_of(self.request, self.item)
+
+    @property
     def label(self) -> str:
-        """The unit that was driven, for people: `cube` or `blocks.2.conv:5`."""
-        return unit_name(self.request.objective.terms[0])
+        """What was driven, for people, such as `cube against 5 others` or `blocks.2.conv:5 (seed 3)`."""
+        name = objective_name(self.objective)
+        return f"{name} (seed {self.seed})" if self.request.samples > 1 else name
+
+    @property
+    def title(self) -> str:
+        """A heading, such as `lesion-shapes/1 · cube against 5 others`."""
+        return f"{self.provenance.model}/{self.provenance.version} · {self.label}"
+
+    def verdicts(self) -> list[str]:
+        """Say in plain language what the figures mean; see `neurofv.words.verdicts`."""
+        return verdicts(self.evaluation, self.request, self.item)
 
     def sidecar(self) -> dict[str, Any]:
         """Return the record that lies beside the volume.
@@ -56,7 +97,7 @@ class Visualization:
         Returns
         -------
         dict
-            `job`, `request` (with every default filled in), `evaluation` and
+            `item`, `job`, `request` (with every default filled in), `evaluation` and
             `provenance`, as the proto's JSON with its own field names.
         """
         provenance = vis.Provenance()
@@ -64,37 +105,78 @@ class Visualization:
         # The request has its own place.
         provenance.ClearField("request")
         return {
+            "item": self.item,
             "job": self.job,
             "request": _plain(self.request),
             "evaluation": _plain(self.evaluation),
             "provenance": _plain(provenance),
         }
 
-    def save(self, path: str | Path) -> tuple[Path, Path]:
-        """Write the volume and its sidecar; older files of these names are replaced.
+    def save(self, path: str | Path) -> tuple[Path, ...]:
+        """Write each volume, its sidecar and its extras; older files of these names are replaced.
 
         Parameters
         ----------
         path : str or Path
-            A name that ends in `.nii.gz`, or a directory, in which the server's BIDS-like name is used.
+            A directory, in which the server's BIDS-like names are used, or, for a single volume, a name
+            that ends in `.nii.gz`.
 
         Returns
         -------
-        nifti, sidecar : Path
-            Where they lie; the sidecar ends in `.json`.
+        tuple of Path
+            Where they lie: the volume, its sidecar `name.json`, its extras (`name_gradient.nii.gz` and so
+            on); then the same of the next volume.
 
         Raises
         ------
         InvalidRequest
-            The name has another ending.
+            The name has another ending, or one name is given for several volumes.
         OSError
             A file cannot be written.
         """
-        nifti = self.volume.save(path)
-        sidecar = beside(nifti, ".json")
+        single = is_file(path, len(self.items))
+        files: list[Path] = []
+        for each in self.items:
+            for name, volume in {"": each.volume, **each.extras}.items():
+                target = Path(path) if single else Path(path) / volume.file_name
+                if name and single:
+                    target = beside(target, f"_{name}{SUFFIX}")
+                # Unlike objectives may drive the same unit, of which the server's names are made.
+                if target in files:
+                    target = beside(target, f"_item{each.item}{SUFFIX}")
+                files.append(volume.save(target))
+                if not name:
+                    files.append(each._write_sidecar(target))
+        return tuple(files)
+
+    def _write_sidecar(self, nifti: Path) -> Path:
+        path = beside(nifti, ".json")
         text = json.dumps({"file": nifti.name, **self.sidecar()}, indent=2, ensure_ascii=False)
-        write_atomically(sidecar, (text + "\n").encode())
-        return nifti, sidecar
+        write_atomically(path, (text + "\n").encode())
+        return path
+
+
+def is_file(path: str | Path, volumes: int = 1) -> bool:
+    """Say whether a path to save to means one file, and no directory.
+
+    Parameters
+    ----------
+    path : str or Path
+        As `Visualization.save` takes it.
+    volumes : int
+        How many volumes are to be saved.
+
+    Raises
+    ------
+    InvalidRequest
+        It is one file's name, for several volumes, or no name for a volume at all.
+    """
+    if volumes == 1:
+        return target_path(path, "any").name != "any"
+    if Path(path).name.endswith(SUFFIX) and not Path(path).is_dir():
+        remedy = f"name a directory for the {volumes} volumes, such as {str(path).removesuffix(SUFFIX)}"
+        raise InvalidRequest("path", str(path), remedy)
+    return False
 
 
 def beside(nifti: Path, suffix: str) -> Path:
@@ -102,13 +184,16 @@ def beside(nifti: Path, suffix: str) -> Path:
     return nifti.with_name(nifti.name.removesuffix(SUFFIX) + suffix)
 
 
-def read_request(sidecar: str | Path) -> vis.VisualizeRequest:
+def read_request(sidecar: str | Path, subject: Image | None = None) -> vis.VisualizeRequest:
     """Read the request from a sidecar, to send it again.
 
     Parameters
     ----------
     sidecar : str or Path
         As `Visualization.save` wrote it.
+    subject : str, PathLike, bytes or SpatialImage, optional
+        The person's image, if there was one: no sidecar holds it, only its digest, against which the
+        server checks what it is given. Real images for a comparison are to be put in likewise.
 
     Raises
     ------
@@ -119,65 +204,13 @@ def read_request(sidecar: str | Path) -> vis.VisualizeRequest:
     """
     try:
         record = json.loads(Path(sidecar).read_text(encoding="utf-8"))
-        return json_format.ParseDict(record["request"], vis.VisualizeRequest())
+        request = json_format.ParseDict(record["request"], vis.VisualizeRequest())
     except (ValueError, KeyError, TypeError, json_format.ParseError) as error:
         remedy = f"name the .json that lies beside a volume ({type(error).__name__}: {error})"
         raise InvalidRequest("sidecar", str(sidecar), remedy) from None
-
-
-def unit_name(term: method.ObjectiveTerm) -> str:
-    """Return a unit's name for people: a class, or `layer:channel`."""
-    match term.WhichOneof("unit"):
-        case "class_logit":
-            return term.class_logit.class_name
-        case "neuron":
-            return f"{term.neuron.layer}:{term.neuron.channel}"
-        case _:
-            return f"{term.channel.layer}:{term.channel.channel}"
-
-
-def title(result: Visualization) -> str:
-    """Return a result's heading, such as `lesion-shapes/1 · cube against 5 others`."""
-    others = len(result.request.objective.terms) - 1
-    more = f" against {others} others" if others else ""
-    return f"{result.provenance.model}/{result.provenance.version} · {result.label}{more}"
-
-
-def describe(term: method.ObjectiveTerm, figures: vis.TermEvaluation) -> str:
-    """Say in plain language how strongly a unit fires on the final volume.
-
-    Parameters
-    ----------
-    term : ObjectiveTerm
-        The unit, from the request.
-    figures : TermEvaluation
-        Its figures, from the evaluation.
-
-    Returns
-    -------
-    str
-        One phrase.
-    """
-    text = f"activation {figures.activation:.2f}"
-    if not figures.HasField("percentile"):
-        return f"{text}; the model's bundle does not say how real images compare"
-    text = f"{text}, {_rank(figures.percentile, term)}"
-    if figures.HasField("real_p95"):
-        # The rank is among all images, this figure among those of the class.
-        images = f"those of class {unit_name(term)}" if term.HasField("class_logit") else "them"
-        text += f" (95 % of {images} stay below {figures.real_p95:.2f})"
-    return text
-
-
-def _rank(share: float, term: method.ObjectiveTerm) -> str:
-    # One position is held against the best one, for on an image the pattern may lie anywhere.
-    than = "than at the channel's best position on" if term.HasField("neuron") else "than on"
-    if share >= 1:
-        return f"higher {than} every real held-out image"
-    if share <= 0:
-        return f"lower {than} every real held-out image"
-    # Rounded down: 99.9 % is not all.
-    return f"higher {than} {math.floor(share * 1000) / 10:g} % of real held-out images"
+    if subject is not None:
+        request.subject.nifti = nifti_bytes(subject, "subject")
+    return request
 
 
 def _plain(message: Message) -> dict[str, Any]:

@@ -55,8 +55,27 @@ class Volume:
         return self.begin.step
 
     @property
+    def id(self) -> str:
+        """Its name in the stream; the provenance lists digests by it."""
+        return self.begin.id
+
+    @property
+    def item(self) -> int:
+        """Which volume of the batch it belongs to, from 0."""
+        return self.begin.item
+
+    @property
+    def kind(self) -> str:
+        """What it is: `intermediate`, `final`, `gradient`, `jacobian` or `opacity`.
+
+        Empty for what only a newer server knows.
+        """
+        value = vis.VolumeKind.DESCRIPTOR.values_by_number.get(self.begin.kind)
+        return value.name.removeprefix("VOLUME_KIND_").lower() if value else ""
+
+    @property
     def final(self) -> bool:
-        """Whether it is the result and not a snapshot on the way."""
+        """Whether it is the result, and neither a snapshot nor a companion of the result."""
         return self.begin.kind == vis.VOLUME_KIND_FINAL
 
     @property

@@ -1,14 +1,8 @@
-"""The clients and the command against the real server and its shipped model."""
+"""The clients against the real server and its shipped model."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,39 +10,16 @@ import grpc
 import nibabel
 import numpy as np
 import pytest
-from matplotlib import image as bitmap
 
 import neurofv
 from neurofv.v1 import method_pb2 as method
 from neurofv.v1 import model_service_pb2 as pb
 from neurofv.v1 import visualization_service_pb2 as vis
+from tests.client.running import MODEL, SMALL, SUBJECT, ended
 from tests.server import RunningServer
 
-MODEL = "lesion-shapes"
-SMALL: dict[str, Any] = {"steps": 3, "canvas_mm": 48, "seed": 5}
-NEUROFV = [sys.executable, "-c", "from neurofv.cli import main; main()"]
-
-
-@pytest.fixture
-def client(server: RunningServer) -> neurofv.Client:
-    with neurofv.Client(server.target) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def model(server: RunningServer) -> pb.Model:
-    with neurofv.Client(server.target) as opened:
-        return opened.model(MODEL)
-
-
-def environment(server: RunningServer) -> dict[str, str]:
-    return os.environ | {"NEUROFV_SERVER": server.target, "NO_COLOR": "1"}
-
-
-def command(server: RunningServer, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*NEUROFV, *arguments], env=environment(server), cwd=cwd, capture_output=True, text=True, check=False
-    )
+# Adam divides by the gradient's size, so that last bits, which differ with the batch's size, would grow.
+STEADY = {"sgd": {"learning_rate": 20, "momentum": 0}}
 
 
 def test_models_lists_what_is_ready_and_why_not(client: neurofv.Client) -> None:
@@ -71,13 +42,134 @@ def test_a_visualization_lies_on_the_models_grid(client: neurofv.Client, model: 
 
 def test_a_saved_request_gives_the_same_volume(client: neurofv.Client, tmp_path: Path) -> None:
     first = client.visualize(MODEL, layer="blocks.1.conv", channel=0, snapshot_every=0, **SMALL)
-    _, sidecar = first.save(tmp_path / "a.nii.gz")
+    _, sidecar, *_ = first.save(tmp_path / "a.nii.gz")
     again = client.visualize(neurofv.read_request(sidecar))
     assert again.volume.bytes == first.volume.bytes
     other = client.visualize(
         MODEL, layer="blocks.1.conv", channel=0, snapshot_every=0, **(SMALL | {"seed": 6})
     )
     assert other.volume.bytes != first.volume.bytes
+
+
+def test_a_batch_gives_what_each_unit_gives_alone(client: neurofv.Client) -> None:
+    choices: dict[str, Any] = {"layer": "blocks.1.conv", "snapshot_every": 2, "optimizer": STEADY, **SMALL}
+    events: list[neurofv.Event] = []
+    result = client.visualize(MODEL, channel=[0, 3], on_event=events.append, **choices)
+    assert [each.label for each in result.items] == ["blocks.1.conv:0", "blocks.1.conv:3"]
+    assert [len(event.batch) for event in events if isinstance(event, vis.Progress)] == [1, 1, 1]
+    assert [snapshot.item for snapshot in result.batch[0].snapshots] == [1]
+    for channel, each in zip((0, 3), result.items, strict=True):
+        alone = client.visualize(MODEL, channel=channel, **choices)
+        np.testing.assert_allclose(voxels(each), voxels(alone), atol=1e-4)
+        assert each.evaluation.objective == pytest.approx(alone.evaluation.objective, abs=1e-4)
+        mine, theirs = (one.extras["gradient"].nifti().get_fdata() for one in (each, alone))
+        assert np.corrcoef(mine.ravel(), theirs.ravel())[0, 1] > 0.999
+    assert np.abs(voxels(result) - voxels(result.batch[0])).max() > 0.05
+
+
+def test_samples_begin_with_consecutive_seeds_and_say_how_they_agree(client: neurofv.Client) -> None:
+    choices: dict[str, Any] = {"layer": "blocks.1.conv", "channel": 0, "optimizer": STEADY} | SMALL
+    first, second = client.visualize(MODEL, samples=2, **choices).items
+    assert (first.seed, second.seed) == (5, 6)
+    assert not first.evaluation.HasField("agreement")
+    assert -1 <= second.evaluation.agreement <= 1
+    assert any("agrees with the first sample" in line for line in second.verdicts())
+    alone = client.visualize(MODEL, **(choices | {"seed": 6}))
+    np.testing.assert_allclose(voxels(second), voxels(alone), atol=1e-4)
+    assert np.abs(voxels(first) - voxels(second)).max() > 0.05
+
+
+def test_minimizing_is_the_opposite_of_maximizing(client: neurofv.Client) -> None:
+    choices: dict[str, Any] = {"layer": "blocks.1.conv", "channel": 0, "steps": 12, "canvas_mm": 40}
+    up = client.visualize(MODEL, **choices).evaluation.terms[0]
+    down = client.visualize(MODEL, minimize=True, **choices).evaluation.terms[0]
+    # On the canvas; the mean over the whole grid hardly notices so small a box.
+    assert down.held_out.activation < up.held_out.activation - 0.05
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        {"whole_layer": True},
+        {"direction": np.eye(32)[2], "measure": "cosine"},
+        {"direction": np.ones(32), "position_mm": (0, -18, 18)},
+        {"compare": "inversion", "subject": SUBJECT},
+        {"compare": "caricature", "subject": SUBJECT.read_bytes()},
+        {"channel": 1, "behind_nonlinearities": True},
+    ],
+)
+def test_each_objective_is_understood_by_the_server(client: neurofv.Client, unit: dict[str, Any]) -> None:
+    result = client.visualize(MODEL, layer="blocks.1.conv", **unit, **SMALL)
+    assert np.isfinite(result.evaluation.objective)
+    assert "blocks.1.conv" in result.label
+    assert result.objective.behind_nonlinearities == unit.get("behind_nonlinearities", False)
+
+
+def test_weighted_sums_are_an_objective_of_ones_own(client: neurofv.Client) -> None:
+    terms = [
+        method.ObjectiveTerm(channel=method.Channel(layer="blocks.1.conv", channel=0), weight=2),
+        method.ObjectiveTerm(class_logit=method.ClassLogit(class_name="cube"), sense=method.SENSE_MINIMIZE),
+    ]
+    result = client.visualize(MODEL, objective=method.Objective(terms=terms), **SMALL)
+    assert len(result.evaluation.terms) == 2
+    assert result.label == "blocks.1.conv:0 and 1 more term"
+
+
+def test_a_subject_is_sent_but_never_comes_back(client: neurofv.Client, tmp_path: Path) -> None:
+    image = nibabel.load(SUBJECT)
+    result = client.visualize(MODEL, class_name="cube", subject=image, start="subject", **SMALL)
+    assert result.request.subject.nifti == b""
+    assert result.provenance.subject_sha256 == result.request.subject.sha256 != ""
+    assert "derived from a person's image" in result.verdicts()[-1]
+    _, sidecar, *_ = result.save(tmp_path / "a.nii.gz")
+    assert client.visualize(neurofv.read_request(sidecar, image)).volume.bytes == result.volume.bytes
+    with pytest.raises(neurofv.NeurofvError, match="keeps no image"):
+        client.visualize(neurofv.read_request(sidecar))
+
+
+def test_a_deformation_brings_its_jacobian(client: neurofv.Client, tmp_path: Path) -> None:
+    result = client.visualize(MODEL, class_name="cube", parameterization="deformation", **SMALL)
+    jacobian = result.extras["jacobian"].nifti().get_fdata()
+    assert jacobian.shape == voxels(result).shape
+    assert jacobian.min() == pytest.approx(result.evaluation.smallest_jacobian)
+    assert jacobian.min() > 0
+    assert any("does not fold" in line for line in result.verdicts())
+    assert (tmp_path / "a_jacobian.nii.gz") in result.save(tmp_path / "a.nii.gz")
+
+
+def test_a_patch_brings_its_opacity(client: neurofv.Client) -> None:
+    patch = {"patch": {"size_mm": 24, "sparsity": 0.1}}
+    result = client.visualize(MODEL, class_name="cube", parameterization=patch, **SMALL)
+    opacity = result.extras["opacity"].nifti().get_fdata()
+    assert 0 <= opacity.min() < opacity.max() <= 1
+
+
+def test_the_result_is_compared_with_another_model_and_with_real_images(client: neurofv.Client) -> None:
+    images = [shifted(step) for step in range(3)]
+    result = client.visualize(
+        MODEL,
+        class_name="cube",
+        transfer=f"{MODEL}/1",
+        real_images={"cube": images[:2], "none": images[2]},
+        **SMALL,
+    )
+    seen = result.evaluation.transfer
+    assert (seen.model, seen.version) == (MODEL, 1)
+    assert 0 <= seen.probability <= 1
+    assert len(result.evaluation.path) > 3
+    lines = " ".join(result.verdicts())
+    assert f"{MODEL}/1 sees" in lines
+    assert "real images of class cube" in lines
+
+
+def shifted(voxels: int) -> nibabel.Nifti1Image:
+    """A brain, moved."""
+    image = nibabel.load(SUBJECT)
+    return nibabel.Nifti1Image(np.roll(image.get_fdata(dtype=np.float32), voxels, axis=1), image.affine)
+
+
+def voxels(result: neurofv.Visualization) -> np.ndarray:
+    return result.volume.nifti().get_fdata()
 
 
 def test_every_keyword_is_understood_by_the_server(client: neurofv.Client, model: pb.Model) -> None:
@@ -91,8 +183,14 @@ def test_every_keyword_is_understood_by_the_server(client: neurofv.Client, model
         snapshot_every=0,
         canvas_mm=(48, 40, 44),
         center_mm=(10, -20, 10),
-        transforms={"jitter_mm": 2, "rotation_degrees": 0, "scale": 0.05},
-        regularizers={"l1": 0.1, "l2": {"weight": 0.2}, "total_variation": 0.3, "gaussian_blur": 4},
+        transforms={"jitter_mm": 2, "rotation_degrees": 0, "scale": 0.05, "copies": 2},
+        regularizers={
+            "l1": 0.1,
+            "l2": {"weight": 0.2},
+            "gaussian_blur": 4,
+            "feature_distance": {"layer": "blocks.0.conv", "weight": 1},
+        },
+        stopping={"look_every": 1, "activation": 1000.0},
         parameterization={"fourier": {"decay": 1.25}},
         start={"reference_brain": 0.02},
         optimizer={"adam": 0.03},
@@ -107,8 +205,11 @@ def test_every_keyword_is_understood_by_the_server(client: neurofv.Client, model
     assert request.start.reference_brain.deviation == 0.02
     assert request.optimizer.adam.learning_rate == 0.03
     assert request.optimizer.schedule == method.SCHEDULE_COSINE
+    assert request.transforms.copies == 2
+    assert (request.stopping.look_every, request.stopping.activation) == (1, 1000)
+    assert request.regularization.regularizers[3].feature_distance.layer == "blocks.0.conv"
     kinds = [each.WhichOneof("kind") for each in request.regularization.regularizers]
-    assert kinds == ["l1", "l2", "total_variation", "gaussian_blur"]
+    assert kinds == ["l1", "l2", "gaussian_blur", "feature_distance"]
     none = client.visualize(
         MODEL, class_name="cube", regularizers=[], start="noise", **(SMALL | {"steps": 1})
     )
@@ -218,139 +319,3 @@ async def test_a_server_that_is_not_there() -> None:
     async with neurofv.AsyncClient("localhost:1") as aclient:
         with pytest.raises(neurofv.NeurofvError, match="localhost:1"):
             await aclient.wait_until_ready(0.1)
-
-
-def test_the_command_writes_everything(server: RunningServer, model: pb.Model, tmp_path: Path) -> None:
-    arguments = ["--class", "cube", "-o", "cube.nii.gz", "--steps", "3", "--canvas", "48", "--seed", "5"]
-    run = command(server, "visualize", MODEL, *arguments, "--snapshots", "way", "--every", "2", cwd=tmp_path)
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.startswith("cube: activation ")
-    assert "real held-out image" in run.stdout
-    assert [line.strip() for line in run.stdout.splitlines()[1:]] == ["cube.nii.gz", "cube.json", "cube.png"]
-    image = nibabel.load(tmp_path / "cube.nii.gz")
-    assert image.shape == tuple(model.input.shape)
-    np.testing.assert_allclose(image.affine.ravel(), model.input.affine)
-    record = json.loads((tmp_path / "cube.json").read_text())
-    assert record["provenance"]["model_digest"] == model.digest
-    assert record["request"]["steps"] == 3
-    assert bitmap.imread(tmp_path / "cube.png").std() > 0.05
-    assert [path.name.partition("desc-")[2] for path in (tmp_path / "way").iterdir()] == [
-        "step00002_fv.nii.gz"
-    ]
-
-
-def test_a_place_that_cannot_be_written_is_noticed_before_the_work(
-    server: RunningServer, tmp_path: Path
-) -> None:
-    (tmp_path / "file").write_text("in the way")
-    submitted = server.metric('neurofv_jobs_submitted_total{model="lesion-shapes"}')
-    for output in (tmp_path / "file" / "x.nii.gz", Path("/proc/x.nii.gz")):
-        run = command(server, "visualize", MODEL, "--class", "cube", "-o", str(output), cwd=tmp_path)
-        assert run.returncode == 2
-        assert "nothing can be written there" in run.stderr
-    assert server.metric('neurofv_jobs_submitted_total{model="lesion-shapes"}') == submitted
-
-
-def test_without_the_plot_extra_the_other_files_are_kept(server: RunningServer, tmp_path: Path) -> None:
-    script = "import sys; sys.modules['nilearn'] = None\nfrom neurofv.cli import main\nmain()"
-    arguments = ["visualize", MODEL, "--class", "cube", "-o", "a.nii.gz", "--steps", "1", "--canvas", "48"]
-    run = subprocess.run(
-        [sys.executable, "-c", script, *arguments],
-        env=environment(server),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    assert "the extra 'plot'" in run.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.nii.gz"]
-
-
-def test_the_command_lists_models_and_layers(server: RunningServer, model: pb.Model, tmp_path: Path) -> None:
-    listed = command(server, "models", cwd=tmp_path)
-    assert "ready" in listed.stdout
-    assert "weights.safetensors" in listed.stdout
-    layers = command(server, "layers", f"{MODEL}/1", cwd=tmp_path)
-    for layer in model.layers:
-        assert f"{layer.name} " in layers.stdout
-        assert layer.type in layers.stdout
-    assert ", ".join(model.classes) in layers.stdout
-
-
-def test_demo_asks_for_every_class(server: RunningServer, model: pb.Model, tmp_path: Path) -> None:
-    run = command(server, "demo", "-o", "out", "--steps", "1", "--canvas", "48", cwd=tmp_path)
-    assert run.returncode == 0, run.stderr
-    names = {path.name for path in (tmp_path / "out").iterdir()}
-    endings = (".nii.gz", ".json", ".png")
-    assert names == {f"{name}{ending}" for name in model.classes for ending in endings} | {"overview.png"}
-    for name in model.classes:
-        assert f"{name}.nii.gz" in run.stdout
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "words"),
-    [
-        (["visualize", MODEL, "--class", "blob"], 1, "CLASS_NOT_FOUND"),
-        (["visualize", "nothing", "--class", "cube"], 1, MODEL),
-        (["visualize", f"{MODEL}/2", "--class", "cube"], 1, "weights.safetensors"),
-        (["visualize", MODEL, "--class", "cube", "--steps", "-1"], 1, "steps"),
-        (["visualize", MODEL, "--class", "blob", "--contrast"], 2, "torus"),
-        (["visualize", MODEL], 2, "--class"),
-        (["visualize", MODEL, "--class", "cube", "-o", "a.nii"], 2, "--output"),
-        (["visualize", MODEL, "--class", "cube", "--start", "brain"], 2, "reference_brain"),
-        (["visualize", MODEL, "--class", "cube", "--steps", "many"], 2, "--steps"),
-        (["layers", "nothing"], 1, "MODEL_NOT_FOUND"),
-        (["models", "--server", "localhost:1", "--wait", "0.1"], 1, "localhost:1"),
-    ],
-)
-def test_failures_are_told_in_a_line(
-    server: RunningServer, arguments: list[str], code: int, words: str, tmp_path: Path
-) -> None:
-    run = command(server, *arguments, cwd=tmp_path)
-    assert run.returncode == code
-    assert words in run.stderr
-    assert "Traceback" not in run.stderr
-    assert list(tmp_path.iterdir()) == []
-    if "Usage" not in run.stderr:
-        assert len(run.stderr.strip().splitlines()) == 1
-
-
-def test_ctrl_c_cancels_the_job(server: RunningServer, tmp_path: Path) -> None:
-    before = len(finished(server))
-    arguments = ["visualize", MODEL, "--class", "cube", "--steps", "9999", "--canvas", "48"]
-    with subprocess.Popen(
-        [*NEUROFV, *arguments],
-        env=environment(server),
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell that runs this in the background would have told it to ignore the signal.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    ) as process:
-        wait_for(lambda: server.metric("neurofv_jobs_running") == 1)
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "cancelled" in said
-    assert "Traceback" not in said
-    wait_for(lambda: len(finished(server)) > before)
-    assert finished(server)[-1]["state"] == "CANCELLED"
-    assert list(tmp_path.iterdir()) == []
-
-
-def finished(server: RunningServer) -> list[dict[str, str]]:
-    return [entry for entry in server.log if entry["event"] == "job_finished"]
-
-
-def ended(server: RunningServer, job: str) -> str:
-    """Wait until the server logs the job's end, and return its state."""
-    wait_for(lambda: any(entry["job"] == job for entry in finished(server)))
-    return next(entry["state"] for entry in finished(server) if entry["job"] == job)
-
-
-def wait_for(condition: Any) -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end, "it did not happen within a minute"
-        time.sleep(0.05)

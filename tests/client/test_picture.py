@@ -15,9 +15,9 @@ from tests.client.streams import AFFINE, SHAPE, a_stream, some_volume
 BLOCK_MIDDLE = nibabel.affines.apply_affine(AFFINE, (5.5, 15.5, 6.5))
 
 
-def a_result(volume: np.ndarray) -> Visualization:
+def a_result(volume: np.ndarray, **extras: np.ndarray) -> Visualization:
     collector = Collector()
-    for response in a_stream(volume):
+    for response in a_stream(volume, extras=extras):
         collector.take(response)
     return collector.result()
 
@@ -94,6 +94,38 @@ def test_a_contact_sheet_grows_with_its_rows(tmp_path: Path) -> None:
     assert heights[1] > 2 * heights[0]
     with pytest.raises(ValueError, match="at least one"):
         contact_sheet([], tmp_path / "none.png")
+
+
+def a_jacobian() -> np.ndarray:
+    """Tissue that has grown in one place and, less, shrunk in another."""
+    jacobian = np.ones(SHAPE)
+    jacobian[4:8, 14:18, 5:9] = 2.5
+    jacobian[4:8, 9:13, 5:9] = 0.5
+    return jacobian
+
+
+def test_a_deformation_is_drawn_red_where_it_has_grown_and_blue_where_it_has_shrunk(tmp_path: Path) -> None:
+    brain = np.broadcast_to(np.linspace(0.2, 0.8, SHAPE[0])[:, None, None], SHAPE)
+    plain = on_brain(a_result(brain))
+    warped = on_brain(a_result(brain, jacobian=a_jacobian()))
+    assert np.linalg.norm(strongest_point(warped) - BLOCK_MIDDLE) <= 4
+    for result, colored in ((plain, False), (warped, True)):
+        red, blue = red_and_blue(picture(result, tmp_path / "a.png"))
+        assert ((red > 0.01) is colored, (blue > 0.01) is colored) == (True, True)
+
+
+def red_and_blue(path: Path) -> tuple[float, float]:
+    """The shares of a picture that are red and blue, which neither crosshair nor outline are."""
+    red, green, blue = np.moveaxis(bitmap.imread(path)[..., :3], -1, 0)
+    shares = (red > np.maximum(green, blue) + 0.25, blue > np.maximum(red, green) + 0.1)
+    return float(shares[0].mean()), float(shares[1].mean())
+
+
+def test_a_fold_does_not_spoil_the_picture(tmp_path: Path) -> None:
+    jacobian = a_jacobian()
+    jacobian[5, 15, 6] = -1
+    result = on_brain(a_result(some_volume(), jacobian=jacobian))
+    assert red_and_blue(picture(result, tmp_path / "a.png"))[1] > 0
 
 
 def _shift(voxels: int) -> np.ndarray:

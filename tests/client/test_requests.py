@@ -3,18 +3,16 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import pytest
 from google.protobuf import text_format
 from hypothesis import given
 from hypothesis import strategies as st
 
 from neurofv import InvalidRequest, build_request
-from neurofv.requests import kinds
+from neurofv.fields import kinds
+from neurofv.requests import split_model, volume_count
 from neurofv.v1 import method_pb2 as method
 from neurofv.v1 import visualization_service_pb2 as vis
-
-CLASSES = ("none", "sphere", "cube")
 
 
 def expect(text: str) -> vis.VisualizeRequest:
@@ -22,28 +20,6 @@ def expect(text: str) -> vis.VisualizeRequest:
 
 
 CUBE = 'objective { terms { class_logit { class_name: "cube" } } } '
-
-
-@pytest.mark.parametrize(
-    ("choices", "text"),
-    [
-        ({"class_name": "cube"}, CUBE),
-        (
-            {"layer": "blocks.0.conv", "channel": 0},
-            'objective { terms { channel { layer: "blocks.0.conv" } } }',
-        ),
-        (
-            {"layer": "a", "channel": np.int64(2), "voxel": (1, 0, 3)},
-            'objective { terms { neuron { layer: "a" channel: 2 voxel { i: 1 k: 3 } } } }',
-        ),
-        (
-            {"layer": "a", "channel": 2, "position_mm": np.array([-1.5, 0, 3])},
-            'objective { terms { neuron { layer: "a" channel: 2 point_mm { x: -1.5 z: 3 } } } }',
-        ),
-    ],
-)
-def test_units(choices: dict[str, Any], text: str) -> None:
-    assert build_request("m", **choices) == expect(text)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +42,10 @@ def test_units(choices: dict[str, Any], text: str) -> None:
             "regularization { regularizers { total_variation { weight: 0.5 } }"
             " regularizers { gaussian_blur { fwhm_mm: 4 } } }",
         ),
+        (
+            {"regularizers": {"diversity": 2}},
+            "regularization { regularizers { diversity { weight: 2 } } }",
+        ),
         ({"regularizers": {"l2": {}}}, "regularization { regularizers { l2 {} } }"),
         ({"parameterization": "voxels"}, "parameterization { voxels {} }"),
         ({"parameterization": {"fourier": {"decay": 1}}}, "parameterization { fourier { decay: 1 } }"),
@@ -75,6 +55,29 @@ def test_units(choices: dict[str, Any], text: str) -> None:
         ({"optimizer": "nadam"}, "optimizer { nadam {} }"),
         ({"optimizer": {"sgd": {"momentum": 0.5}}}, "optimizer { sgd { momentum: 0.5 } }"),
         ({"schedule": "cosine"}, "optimizer { schedule: SCHEDULE_COSINE }"),
+        ({"samples": 3}, "samples: 3"),
+        (
+            {"stopping": {"plateau_looks": 5, "activation": 12}},
+            "stopping { plateau_looks: 5 activation: 12 }",
+        ),
+        ({"transforms": {"copies": 2, "flip": 0.5}}, "transforms { copies: 2 flip: 0.5 }"),
+        (
+            {"regularizers": {"feature_distance": {"layer": "blocks.2.conv", "weight": 1}}},
+            'regularization { regularizers { feature_distance { layer: "blocks.2.conv" weight: 1 } } }',
+        ),
+        (
+            {"parameterization": {"patch": {"size_mm": 24, "real": True}}},
+            "parameterization { patch { size_mm: 24 real: true } }",
+        ),
+        ({"subject": b"abc", "start": "subject"}, 'subject { nifti: "abc" } start { subject {} }'),
+        ({"transfer": "other/3"}, 'comparisons { transfer_model: "other" transfer_version: 3 }'),
+        ({"transfer": "other"}, 'comparisons { transfer_model: "other" }'),
+        (
+            {"real_images": {"cube": [b"a", b"b"], "none": b"c"}},
+            'comparisons { real_images { class_name: "cube" image { nifti: "a" } }'
+            ' real_images { class_name: "cube" image { nifti: "b" } }'
+            ' real_images { class_name: "none" image { nifti: "c" } } }',
+        ),
     ],
 )
 def test_method(choices: dict[str, Any], text: str) -> None:
@@ -86,41 +89,20 @@ def test_method(choices: dict[str, Any], text: str) -> None:
     ]
 
 
-def test_contrast_sets_the_class_against_the_mean_of_the_others() -> None:
-    terms = build_request("m", CLASSES, class_name="cube", contrast=True).objective.terms
-    assert [term.class_logit.class_name for term in terms] == ["cube", "none", "sphere"]
-    assert [term.sense for term in terms] == [
-        method.SENSE_UNSPECIFIED,
-        method.SENSE_MINIMIZE,
-        method.SENSE_MINIMIZE,
-    ]
-    assert not terms[0].HasField("weight")
-    assert [term.weight for term in terms[1:]] == [0.5, 0.5]
-
-
 @pytest.mark.parametrize(
     ("choices", "field", "words"),
     [
-        ({}, "class_name", "a class, or a layer and a channel"),
-        ({"layer": "a"}, "channel", "'a'"),
-        ({"class_name": "cube", "layer": "a"}, "layer", "leave it out"),
-        ({"class_name": "cube", "voxel": (1, 2, 3)}, "voxel", "leave it out"),
-        ({"layer": "a", "channel": 1, "voxel": (1, 2, 3), "position_mm": (1, 2, 3)}, "voxel", "position_mm"),
-        ({"layer": "a", "channel": 1, "voxel": (1, 2)}, "voxel", "three numbers"),
-        ({"layer": "a", "channel": 1, "voxel": (1.5, 2, 3)}, "voxel.i", "integer"),
-        ({"layer": "a", "channel": 1, "position_mm": "abc"}, "position_mm", "three numbers"),
-        ({"layer": "a", "channel": 1, "contrast": True}, "contrast", "class_name"),
-        ({"class_name": "blob", "contrast": True}, "class_name", "none, sphere, cube"),
         ({"class_name": "cube", "steps": 1.5}, "request.steps", "integer"),
         ({"class_name": "cube", "seed": 2**70}, "request.seed", "range"),
         ({"class_name": "cube", "canvas_mm": "big"}, "canvas_mm", "one for all axes"),
         (
             {"class_name": "cube", "regularizers": {"tv": 1}},
             "regularizers",
-            "l1, l2, total_variation, gaussian_blur",
+            "l1, l2, total_variation, gaussian_blur, gradient_blur",
         ),
         ({"class_name": "cube", "regularizers": {"l1": {"wieght": 1}}}, "regularizers.l1.wieght", "weight"),
         ({"class_name": "cube", "regularizers": {"l1": "x"}}, "regularizers.l1.weight", "real number"),
+        ({"class_name": "cube", "regularizers": {"diversity": "a"}}, "regularizers.diversity", "by name"),
         ({"class_name": "cube", "regularizers": ["l1"]}, "regularizers", "by name"),
         ({"class_name": "cube", "regularizers": "l1"}, "regularizers", "by name"),
         ({"class_name": "cube", "transforms": 3}, "request.transforms", "jitter_mm, rotation_degrees, scale"),
@@ -131,11 +113,28 @@ def test_contrast_sets_the_class_against_the_mean_of_the_others() -> None:
             "one of",
         ),
         ({"class_name": "cube", "stesp": 3}, "stesp", "steps"),
+        ({"class_name": "cube", "stopping": {"looks": 3}}, "request.stopping.looks", "plateau_looks"),
+        ({"class_name": "cube", "transforms": {"copies": 1.5}}, "request.transforms.copies", "integer"),
+        ({"class_name": "cube", "schedule": "wavy"}, "schedule", "constant, cosine"),
+        ({"class_name": "cube", "transfer": "other/0"}, "transfer", "NAME/VERSION"),
+        ({"class_name": "cube", "subject": 3}, "subject", "NIfTI file's path"),
+        ({"class_name": "cube", "real_images": [b"a"]}, "real_images", "by class name"),
+        ({"class_name": "cube", "real_images": {"cube": 3}}, "real_images", "NIfTI file's path"),
+        (
+            {"class_name": "cube", "regularizers": {"feature_distance": {"layer": 3}}},
+            "regularizers.feature_distance.layer",
+            "give a text",
+        ),
+        (
+            {"class_name": "cube", "regularizers": {"intensity_clip": 1}},
+            "regularizers.intensity_clip",
+            "by name: low, high",
+        ),
     ],
 )
 def test_errors_name_field_value_and_remedy(choices: dict[str, Any], field: str, words: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        build_request("m", CLASSES, **choices)
+        build_request("m", **choices)
     assert caught.value.field == field
     assert words in str(caught.value)
     assert repr(caught.value.value) in str(caught.value)
@@ -147,6 +146,9 @@ def test_every_kind_of_the_contract_can_be_chosen() -> None:
         assert built.WhichOneof("kind") == name
     for name in kinds(method.Start()):
         assert build_request("m", class_name="c", start=name).start.WhichOneof("kind") == name
+    for name in kinds(method.Optimizer()):
+        built = build_request("m", class_name="c", optimizer=name)
+        assert built.optimizer.WhichOneof("kind") == name
     for name in kinds(method.Parameterization()):
         built = build_request("m", class_name="c", parameterization=name)
         assert built.parameterization.WhichOneof("kind") == name
@@ -156,3 +158,16 @@ def test_every_kind_of_the_contract_can_be_chosen() -> None:
 def test_numbers_travel_unchanged_so_that_the_server_can_judge_them(weight: float) -> None:
     (built,) = build_request("m", class_name="c", regularizers={"l2": weight}).regularization.regularizers
     assert built.l2.weight == weight or (math.isnan(weight) and math.isnan(built.l2.weight))
+
+
+def test_the_volumes_of_a_request_are_counted() -> None:
+    assert volume_count(build_request("m", class_name="cube")) == 1
+    assert volume_count(build_request("m", class_name=["a", "b", "c"], samples=4)) == 12
+
+
+def test_a_model_may_be_named_with_its_version() -> None:
+    assert split_model("lesion-shapes", "model") == ("lesion-shapes", 0)
+    assert split_model("lesion-shapes/12", "model") == ("lesion-shapes", 12)
+    for wrong in ("", "/1", "a/", "a/b", "a/0", "a/-1"):
+        with pytest.raises(InvalidRequest, match="NAME/VERSION"):
+            split_model(wrong, "model")

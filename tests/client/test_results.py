@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -9,18 +11,25 @@ import pytest
 
 from neurofv import InvalidRequest, Visualization, read_request
 from neurofv.events import Collector
-from neurofv.results import describe, title, unit_name
-from neurofv.v1 import method_pb2 as method
-from neurofv.v1 import visualization_service_pb2 as vis
-from tests.client.streams import AFFINE, a_request, a_stream
+from tests.client.streams import AFFINE, SHAPE, a_request, a_stream, file_of, some_volume
+
+
+def fold(**choices: Any) -> Visualization:
+    collector = Collector()
+    for response in a_stream(**choices):
+        collector.take(response)
+    return collector.result()
 
 
 @pytest.fixture
 def result() -> Visualization:
-    collector = Collector()
-    for response in a_stream():
-        collector.take(response)
-    return collector.result()
+    return fold()
+
+
+@pytest.fixture
+def batch() -> Visualization:
+    extras = {"gradient": np.ones(SHAPE), "jacobian": np.full(SHAPE, 2.0)}
+    return fold(others=["torus", "sphere"], extras=extras)
 
 
 def test_save_writes_volume_and_sidecar(result: Visualization, tmp_path: Path) -> None:
@@ -28,7 +37,7 @@ def test_save_writes_volume_and_sidecar(result: Visualization, tmp_path: Path) -
     assert (nifti.name, sidecar.name) == ("cube.nii.gz", "cube.json")
     np.testing.assert_array_equal(nibabel.load(nifti).affine, AFFINE)
     record = json.loads(sidecar.read_text())
-    assert list(record) == ["file", "job", "request", "evaluation", "provenance"]
+    assert list(record) == ["file", "item", "job", "request", "evaluation", "provenance"]
     assert record["file"] == "cube.nii.gz"
     assert record["provenance"]["volume_sha256"] == result.volume.sha256
     assert record["provenance"]["synthetic"] is True
@@ -55,43 +64,60 @@ def test_what_is_no_sidecar_is_refused(text: str, tmp_path: Path) -> None:
         read_request(path)
 
 
-CUBE = method.ObjectiveTerm(class_logit=method.ClassLogit(class_name="cube"))
-CHANNEL = method.ObjectiveTerm(channel=method.Channel(layer="blocks.2.conv", channel=5))
+def test_an_image_of_a_person_is_put_back_into_the_request(result: Visualization, tmp_path: Path) -> None:
+    result.request.subject.sha256 = "abc"
+    _, sidecar = result.save(tmp_path / "cube.nii.gz")
+    assert read_request(sidecar).subject.nifti == b""
+    again = read_request(sidecar, subject=b"image")
+    assert (again.subject.nifti, again.subject.sha256) == (b"image", "abc")
 
 
-@pytest.mark.parametrize(
-    ("term", "percentile", "words"),
-    [
-        (
-            CHANNEL,
-            0.9876,
-            "higher than on 98.7 % of real held-out images (95 % of them stay below 8.00)",
-        ),
-        (CUBE, 0.9999, "higher than on 99.9 %"),
-        (CUBE, 1.0, "higher than on every real held-out image (95 % of those of class cube stay below 8.00)"),
-        (CUBE, 0.0, "lower than on every real"),
-    ],
-)
-def test_figures_in_plain_language(term: method.ObjectiveTerm, percentile: float, words: str) -> None:
-    said = describe(term, vis.TermEvaluation(activation=12.5, percentile=percentile, real_p95=8))
-    assert said.startswith("activation 12.50, ")
-    assert words in said
+def test_extras_lie_beside_the_volume(batch: Visualization, tmp_path: Path) -> None:
+    single = replace(batch, batch=())
+    files = single.save(tmp_path / "cube.nii.gz")
+    assert [path.name for path in files] == [
+        *("cube.nii.gz", "cube.json", "cube_gradient.nii.gz", "cube_jacobian.nii.gz")
+    ]
+    assert (nibabel.load(files[-1]).get_fdata() == 2).all()
+    assert sorted(tmp_path.iterdir()) == sorted(files)
 
 
-def test_what_the_bundle_does_not_know_is_not_claimed() -> None:
-    assert describe(CUBE, vis.TermEvaluation(activation=1)).endswith("does not say how real images compare")
-    assert "95 %" not in describe(CUBE, vis.TermEvaluation(activation=1, percentile=0.5))
+def test_a_batch_is_saved_under_the_servers_names(batch: Visualization, tmp_path: Path) -> None:
+    files = batch.save(tmp_path)
+    start = "space-MNI152NLin6Asym_model-tiny_unit"
+    assert [path.name for path in files] == [
+        f"{start}-{item}_desc-{end}"
+        for item in range(3)
+        for end in ("final_fv.nii.gz", "final_fv.json", "gradient_fv.nii.gz", "jacobian_fv.nii.gz")
+    ]
+    for item, each in enumerate(batch.items):
+        assert files[4 * item].read_bytes() == file_of(some_volume(item))
+        record = json.loads(files[4 * item + 1].read_text())
+        assert (record["file"], record["item"]) == (files[4 * item].name, item)
+        assert record["evaluation"]["objective"] == each.evaluation.objective
+        assert record["provenance"]["volume_sha256"] == each.volume.sha256
+        assert read_request(files[4 * item + 1]) == a_request("torus", "sphere")
 
 
-def test_names_for_people(result: Visualization) -> None:
-    neuron = method.ObjectiveTerm(neuron=method.Neuron(layer="pool", channel=0))
-    assert (unit_name(CHANNEL), unit_name(neuron)) == ("blocks.2.conv:5", "pool:0")
-    assert title(result) == "tiny/1 · cube"
-    result.request.objective.terms.add().class_logit.class_name = "none"
-    assert title(result) == "tiny/1 · cube against 1 others"
+def test_a_batch_does_not_fit_into_one_file(batch: Visualization, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="directory for the 3 volumes") as caught:
+        batch.save(tmp_path / "cube.nii.gz")
+    assert str(tmp_path / "cube") in caught.value.remedy
+    assert list(tmp_path.iterdir()) == []
+    assert batch.save(tmp_path / "cube")[0].parent == tmp_path / "cube"
+    # One of them does.
+    assert batch.batch[1].save(tmp_path / "sphere.nii.gz")[0].is_file()
 
 
-def test_a_neuron_is_held_against_the_best_position() -> None:
-    neuron = method.ObjectiveTerm(neuron=method.Neuron(layer="pool", channel=0))
-    said = describe(neuron, vis.TermEvaluation(activation=1, percentile=0.5, real_p95=2))
-    assert "higher than at the channel's best position on 50 % of real held-out images" in said
+def test_volumes_of_the_same_name_do_not_replace_each_other(batch: Visualization, tmp_path: Path) -> None:
+    for each in batch.items:
+        each.volume.begin.file_name = "same.nii.gz"
+    files = batch.save(tmp_path)
+    assert len(set(files)) == len(files) == 12
+    assert [path.name for path in files[::4]] == ["same.nii.gz", "same_item1.nii.gz", "same_item2.nii.gz"]
+    assert files[4].read_bytes() == file_of(some_volume(1))
+
+
+def test_names_for_people(result: Visualization, batch: Visualization) -> None:
+    assert (result.label, result.title) == ("cube", "tiny/1 · cube")
+    assert [each.title for each in batch.items] == ["tiny/1 · cube", "tiny/1 · torus", "tiny/1 · sphere"]

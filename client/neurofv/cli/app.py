@@ -13,6 +13,7 @@ from neurofv.cli.console import out, reporting
 from neurofv.cli.demo import demo
 from neurofv.cli.visualize import visualize
 from neurofv.client import Client
+from neurofv.requests import split_model
 from neurofv.v1 import model_service_pb2 as pb
 
 app = typer.Typer(
@@ -60,8 +61,8 @@ def layers(
     wait: options.Wait = options.DEFAULT_WAIT,
 ) -> None:
     """List the layers of a model, and its classes."""
-    name, version = options.split_model(model)
     with reporting(), Client(server) as client:
+        name, version = split_model(model, "model")
         client.wait_until_ready(wait)
         found = client.model(name, version)
     space = found.input

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from statistics import fmean
 from types import TracebackType
 from typing import Self
 
@@ -35,7 +36,11 @@ _OPTIONS = {
     "canvas_mm": "--canvas",
     "center_mm": "--center",
     "regularizers": "--regularizer",
+    "transforms": "--transform",
+    "stopping": "--stop",
+    "real_images": "--real",
     "path": "--output",
+    "model": "MODEL",
 }
 
 
@@ -48,9 +53,8 @@ def reporting() -> Iterator[None]:
     try:
         yield
     except InvalidRequest as error:
-        name = _OPTIONS.get(error.field, f"--{error.field.replace('_', '-')}")
         given = "is missing" if error.value is None else f"{error.value!r}"
-        raise _failure(f"{name} {given}: {error.remedy}", 2) from None
+        raise _failure(f"{_option(error.field)} {given}: {error.remedy}", 2) from None
     except NeurofvError as error:
         raise _failure(str(error), 1) from None
     except OSError as error:
@@ -64,9 +68,23 @@ def warn(message: str) -> None:
     err.print(message, style="yellow", markup=False, soft_wrap=True)
 
 
+def _option(field: str) -> str:
+    """Return an argument's or a field's name in the words of the command."""
+    argument, _, rest = field.removeprefix("request.").partition(".")
+    return f"{_OPTIONS.get(argument, '--' + argument.replace('_', '-'))} {rest}".strip()
+
+
 def _failure(message: str, code: int) -> typer.Exit:
     err.print(f"error: {message}" if code != 130 else message, style="red", markup=False, soft_wrap=True)
     return typer.Exit(code)
+
+
+def _objective(event: vis.Progress) -> str:
+    """Say how a run stands: one number, however many volumes there are."""
+    if not event.batch:
+        return f"objective {event.objective:.2f}"
+    each = [event.objective, *(item.objective for item in event.batch)]
+    return f"mean objective {fmean(each):.2f} of {len(each)} volumes"
 
 
 class Display:
@@ -118,7 +136,7 @@ class Display:
                     state = vis.JobState.Name(event.state).removeprefix("JOB_STATE_").lower()
                     self._bars.update(task, state=state)
                 case vis.Progress():
-                    self._bars.update(task, completed=event.step, state=f"objective {event.objective:.2f}")
+                    self._bars.update(task, completed=event.step, state=_objective(event))
                     if self._overall is not None:
                         self._bars.advance(self._overall)
 

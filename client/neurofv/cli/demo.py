@@ -13,9 +13,12 @@ from rich.table import Table
 from neurofv.cli import options
 from neurofv.cli.console import Display, out, reporting
 from neurofv.cli.output import drawn, save
+from neurofv.cli.reading import read_edges, read_setting
 from neurofv.client import Client
 from neurofv.files import check_writable
+from neurofv.requests import split_model
 from neurofv.results import Visualization
+from neurofv.v1 import method_pb2 as method
 from neurofv.volumes import SUFFIX
 
 
@@ -36,13 +39,13 @@ def demo(
     """Ask for every class of a model, one after the other, and draw an overview."""
     with reporting():
         check_writable(output)
-        name, version = options.split_model(model)
+        name, version = split_model(model, "model")
         choices = {
             "version": version,
             "steps": steps,
             "seed": seed,
-            "canvas_mm": options.read_edges(canvas),
-            "start": options.read_setting(start, "--start"),
+            "canvas_mm": read_edges(canvas),
+            "start": read_setting(start, method.Start(), "--start"),
             "snapshot_every": 0,
         }
         table, results = _table(), []

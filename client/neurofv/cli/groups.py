@@ -1,0 +1,250 @@
+"""The options of `neurofv visualize`, in groups, and how a command takes them."""
+
+import copy
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from neurofv.cli import options
+from neurofv.cli.options import names
+from neurofv.cli.reading import (
+    read_channels,
+    read_direction,
+    read_edges,
+    read_files,
+    read_names,
+    read_setting,
+    read_settings,
+)
+from neurofv.errors import InvalidRequest
+from neurofv.events import Event
+from neurofv.files import check_writable
+from neurofv.results import is_file
+from neurofv.v1 import method_pb2 as method
+from neurofv.volumes import Volume
+
+Triple = tuple[float, float, float]
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command take groups of options, each a dataclass of this module.
+
+    Typer reads options from a function's parameters; a parameter whose type is a
+    dataclass is replaced by that one's fields. Its docstring heads them in the help.
+    """
+    hints = get_type_hints(command)
+    groups = {name: kind for name, kind in hints.items() if isinstance(kind, type) and is_dataclass(kind)}
+    own = [each for each in inspect.signature(command).parameters.values() if each.name not in groups]
+    parameters = own + [parameter for kind in groups.values() for parameter in _parameters(kind)]
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        made = {
+            name: kind(**{field.name: given.pop(field.name) for field in fields(kind)})
+            for name, kind in groups.items()
+        }
+        command(**given, **made)
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+def _parameters(group: Any) -> list[inspect.Parameter]:
+    """Return a group's fields as the parameters of a function."""
+    panel = (group.__doc__ or "").partition(".")[0]
+    hints = get_type_hints(group, include_extras=True)
+    found = []
+    for field in fields(group):
+        annotation = copy.deepcopy(hints[field.name])
+        annotation.__metadata__[0].rich_help_panel = panel
+        kind = inspect.Parameter.KEYWORD_ONLY
+        found.append(inspect.Parameter(field.name, kind, default=field.default, annotation=annotation))
+    return found
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What is driven."""
+
+    class_name: Annotated[
+        str | None,
+        typer.Option("--class", metavar="NAME[,NAME]", help="The class whose logit to drive, or several."),
+    ] = None
+    contrast: Annotated[bool, typer.Option("--contrast", help="Drive it against the other classes.")] = False
+    layer: Annotated[str | None, typer.Option(help="The layer to look into.")] = None
+    channel: Annotated[
+        str | None,
+        typer.Option(metavar="NUMBER[,NUMBER]", help="Its channel, from 0, or several: 1,5,7 or 0-7."),
+    ] = None
+    voxel: Annotated[tuple[int, int, int] | None, typer.Option(help="One position: voxel indices.")] = None
+    point: Annotated[Triple | None, typer.Option(help="One position: mm, RAS+.")] = None
+    whole_layer: Annotated[bool, typer.Option("--whole-layer", help="All of its channels.")] = False
+    direction: Annotated[
+        str | None,
+        typer.Option(metavar="NUMBERS|FILE", help="A direction among its channels: 1,0,-0.5, or a file."),
+    ] = None
+    measure: Annotated[str | None, typer.Option(help="How to compare with it: dot, cosine.")] = None
+    compare: Annotated[
+        str | None,
+        typer.Option(help="What to make of the subject's activations in it: inversion, caricature."),
+    ] = None
+    minimize: Annotated[bool, typer.Option("--minimize", help="Silence what is named.")] = False
+    behind_nonlinearities: Annotated[
+        bool, typer.Option("--behind-nonlinearities", help="Read a non-linearity's units behind it.")
+    ] = False
+
+    def choices(self) -> dict[str, Any]:
+        """Return these as `neurofv.build_request` takes them."""
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        own["class_name"] = read_names(self.class_name)
+        own["channel"] = read_channels(self.channel)
+        own["direction"] = read_direction(self.direction)
+        own["position_mm"] = own.pop("point")
+        return own
+
+
+@dataclass(frozen=True)
+class Method:
+    """How it is driven."""
+
+    steps: options.Steps = None
+    seed: options.Seed = None
+    samples: Annotated[int | None, typer.Option(help="Volumes of each unit, from consecutive seeds.")] = None
+    canvas: options.Canvas = None
+    center: Annotated[Triple | None, typer.Option(help="Middle of the box: mm, RAS+.")] = None
+    start: options.Start = None
+    subject: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A person's NIfTI, for --start subject or --compare."),
+    ] = None
+    parameterization: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=VALUE]",
+            help=f"How the volume is held, such as patch.size_mm=24: {names(method.Parameterization())}.",
+        ),
+    ] = None
+    regularizer: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=VALUE]",
+            help=f"Replaces the default ones; may be repeated: {names(method.Regularizer())}.",
+        ),
+    ] = None
+    no_regularizers: Annotated[bool, typer.Option("--no-regularizers", help="Not even the default ones.")] = (
+        False
+    )
+    transform: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help=f"May be repeated: {names(method.Transforms())}."),
+    ] = None
+    optimizer: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=VALUE]",
+            help=f"The steps, such as adam=0.05 or sgd.momentum=0.8: {names(method.Optimizer())}.",
+        ),
+    ] = None
+    schedule: Annotated[str | None, typer.Option(help="How the step size changes: constant, cosine.")] = None
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE", help=f"When to end early; may be repeated: {names(method.Stopping())}."
+        ),
+    ] = None
+
+    def choices(self) -> dict[str, Any]:
+        """Return these as `neurofv.build_request` takes them."""
+        return {
+            **{name: getattr(self, name) for name in ("steps", "seed", "samples", "subject", "schedule")},
+            "canvas_mm": read_edges(self.canvas),
+            "center_mm": self.center,
+            "start": read_setting(self.start, method.Start(), "--start"),
+            "parameterization": read_settings(
+                self.parameterization, method.Parameterization(), "--parameterization"
+            ),
+            "regularizers": self._regularizers(),
+            "transforms": read_settings(self.transform, method.Transforms(), "--transform"),
+            "optimizer": read_settings(self.optimizer, method.Optimizer(), "--optimizer"),
+            "stopping": read_settings(self.stop, method.Stopping(), "--stop"),
+        }
+
+    def _regularizers(self) -> dict[str, Any] | None:
+        if self.regularizer and self.no_regularizers:
+            raise InvalidRequest("no_regularizers", True, "leave it out, or leave out --regularizer")
+        chosen = read_settings(self.regularizer, method.Regularizer(), "--regularizer")
+        return {} if self.no_regularizers else chosen
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What it is compared with."""
+
+    transfer: Annotated[
+        str | None,
+        typer.Option(metavar="NAME[/VERSION]", help="A second model: does it see the same class?"),
+    ] = None
+    real: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CLASS=FILE",
+            help="A real image of a class; give two of the one that is driven and one of another.",
+        ),
+    ] = None
+
+    def choices(self) -> dict[str, Any]:
+        """Return these as `neurofv.build_request` takes them."""
+        return {"transfer": self.transfer, "real_images": read_files(self.real, "--real")}
+
+
+@dataclass(frozen=True)
+class Files:
+    """What is written."""
+
+    output: Annotated[
+        str,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="PATH",
+            help="FILE.nii.gz, or a directory for the server's names. Older files are replaced.",
+        ),
+    ] = "."
+    snapshots: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also keep volumes on the way, here.")
+    ] = None
+    every: Annotated[int | None, typer.Option(min=1, help="Steps between snapshots.")] = None
+    picture: options.Picture = True
+
+    def choices(self) -> dict[str, Any]:
+        """Return these as `neurofv.build_request` takes them: no snapshots without a directory."""
+        if self.every and not self.snapshots:
+            raise InvalidRequest("snapshots", None, "name the directory for what --every asks for")
+        return {"snapshot_every": self.every if self.snapshots else 0}
+
+    def check(self, volumes: int) -> None:
+        """Make sure that the files can be written, which else would be noticed after minutes of work."""
+        output = Path(self.output)
+        check_writable(output.parent if is_file(self.output, volumes) else output)
+        if self.snapshots:
+            check_writable(self.snapshots)
+
+    def keep(self, event: Event) -> None:
+        """Write an event's volume if it is a snapshot."""
+        if self.snapshots and isinstance(event, Volume) and event.kind == "intermediate":
+            event.save(self.snapshots / event.file_name)
+
+
+@dataclass(frozen=True)
+class Connection:
+    """The server."""
+
+    server: options.Server = options.SERVER
+    wait: options.Wait = options.DEFAULT_WAIT
+    deadline: options.Deadline = None
