@@ -48,7 +48,7 @@ class Spec(Checked):
     anatomy : Anatomy
         What is known of brains on the grid.
     batch : sequence of Item
-        More volumes, optimized at the same time. Each comes out as it would alone.
+        More volumes, optimized at the same time. Each comes out as it would alone: on a CPU to the bit.
     steps, seed, snapshot_every : int
         Number of steps, seed of the first volume's draws, steps between snapshots (0 for none).
 

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -66,30 +67,51 @@ def visualize(
     MissingAnatomy
         The method needs a part of the anatomy that was not given.
     """
-    run = _Run(network, spec)
+    device = next(network.parameters()).device
+    runs = [_Run(network, part, first) for first, part in _parts(spec, device)]
     started = time.perf_counter()
     for step in range(1, spec.steps + 1):
         if should_stop():
             return
         begin = time.perf_counter()
-        items = run.step(step)
-        late = spec.stopping.seconds and time.perf_counter() - started >= spec.stopping.seconds
-        last = step == spec.steps or bool(late)
-        if last or step % spec.stopping.look_every == 0:
-            run.look(step)
+        late = bool(spec.stopping.seconds) and begin - started >= spec.stopping.seconds
+        last = step == spec.steps or late
+        for run in runs:
+            if not run.finished:
+                run.step(step)
+                if last or step % spec.stopping.look_every == 0:
+                    run.look(step)
+        items = tuple(item for run in runs for item in run.progress)
         yield Progress(step, spec.steps, items, time.perf_counter() - begin)
-        if last or run.finished:
+        if last or all(run.finished for run in runs):
             break
         if spec.snapshot_every and step % spec.snapshot_every == 0:
-            yield from run.snapshots(step)
-    yield from run.results(Stop.TIME if late else Stop.STEPS)
+            for run in runs:
+                yield from run.snapshots(step)
+    for run in runs:
+        yield from run.results(Stop.TIME if late else Stop.STEPS)
+
+
+def _parts(spec: Spec, device: torch.device) -> list[tuple[int, Spec]]:
+    """Return the runs that a batch is computed as, each with the number of its first volume.
+
+    A GPU computes all volumes together. On a CPU that gains nothing, and the
+    rounding of convolutions and Fourier transforms depends on the size of the
+    batch: there each volume runs by itself, step by step with the others, and
+    comes out with the very bits that it has alone.
+    """
+    if device.type != "cpu" or any(regularizer.couples for regularizer in spec.regularizers):
+        return [(0, spec)]
+    items = enumerate(spec.items)
+    return [(n, replace(spec, objective=item.objective, seed=item.seed, batch=())) for n, item in items]
 
 
 class _Run:
-    """The state of a run between steps."""
+    """Volumes that are computed together, between steps."""
 
-    def __init__(self, network: nn.Module, spec: Spec) -> None:
-        self.network, self.spec = network, spec
+    def __init__(self, network: nn.Module, spec: Spec, first: int) -> None:
+        self.network, self.spec, self.first = network, spec, first
+        self.progress: tuple[ItemProgress, ...] = ()
         device = next(network.parameters()).device
         self.generators = [torch.Generator().manual_seed(item.seed) for item in spec.items]
         windows = [regularizer.window(spec.anatomy, spec.grid) for regularizer in spec.regularizers]
@@ -115,7 +137,7 @@ class _Run:
         """Whether every volume is."""
         return all(watch.stopped for watch in self.watches)
 
-    def step(self, step: int) -> tuple[ItemProgress, ...]:
+    def step(self, step: int) -> None:
         """Take one optimizer step on all volumes."""
         spec = self.spec
         for group in self.optimizer.param_groups:
@@ -143,7 +165,7 @@ class _Run:
         self.optimizer.step()
         for regularizer in spec.regularizers:
             regularizer.after_step(self.latent, spec.anatomy, spec.grid)
-        return _progress(objective, {**penalties, **own}, step)
+        self.progress = _progress(objective, {**penalties, **own}, step)
 
     @torch.no_grad()
     def look(self, step: int) -> None:
@@ -178,7 +200,7 @@ class _Run:
             raise Diverged(step)
         for index, watch in enumerate(self.watches):
             if not watch.stopped:
-                yield Snapshot(step, volume[index, 0].cpu().clone(), index)
+                yield Snapshot(step, volume[index, 0].cpu().clone(), self.first + index)
 
     def results(self, otherwise: Stop) -> Iterator[Result]:
         """Yield the best look at each volume."""
@@ -186,7 +208,8 @@ class _Run:
             if watch.image is None:
                 raise Diverged(self.steps_taken)
             stopped = watch.stopped or otherwise
-            yield Result(watch.step, watch.image, index, watch.extras, stopped, watch.redirected_steps)
+            item = self.first + index
+            yield Result(watch.step, watch.image, item, watch.extras, stopped, watch.redirected_steps)
 
     def _draws(self, progress: float) -> list[Draw] | None:
         """Draw the transforms of every copy of every volume."""

@@ -68,12 +68,15 @@ class Regularizer(Checked):
         Whether it acts on latents that can become any image (`FreeImage`), and on no others.
     reads_home : bool
         Whether it compares activations with those of the start.
+    couples : bool
+        Whether it lets the volumes of a group depend on each other.
     """
 
     name: ClassVar[str]
     balanced: ClassVar[bool] = False
     free_image_only: ClassVar[bool] = False
     reads_home: ClassVar[bool] = False
+    couples: ClassVar[bool] = False
 
     @property
     def layers(self) -> frozenset[str]:

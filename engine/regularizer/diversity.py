@@ -32,6 +32,7 @@ class Diversity(Regularizer):
     layer: str = text("", doc="Name of the layer.")
     weight: float = number(1.0, minimum=0, doc="Weight of the penalty.")
     name: ClassVar[str] = "diversity"
+    couples: ClassVar[bool] = True
 
     @property
     def layers(self) -> frozenset[str]:

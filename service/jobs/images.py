@@ -13,6 +13,9 @@ from service.jobs.targets import label, targets
 from service.settings import Settings
 from service.volumes.subject import read_subject
 
+# Two of a class say how alike two of a class are.
+LEAST_SAME = 2
+
 
 @dataclass(frozen=True)
 class Images:
@@ -22,13 +25,17 @@ class Images:
     ----------
     subject : ndarray or None
         The subject's.
-    same, other : tuple of ndarray
-        Real images of the class that is driven, and of others.
+    real : tuple of (str, ndarray)
+        Real images, each with its class.
     """
 
     subject: np.ndarray | None = None
-    same: tuple[np.ndarray, ...] = ()
-    other: tuple[np.ndarray, ...] = ()
+    real: tuple[tuple[str, np.ndarray], ...] = ()
+
+    def groups(self, class_name: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Return the real images of a class, and those of others."""
+        same = [image for name, image in self.real if name == class_name]
+        return same, [image for name, image in self.real if name != class_name]
 
 
 def read(resolved: vis.VisualizeRequest, bundle: Bundle, settings: Settings) -> Images:
@@ -123,14 +130,16 @@ def _comparisons(
     if first.kind != "class_logit":
         rule = "need a class whose logit is driven by the first term; drive one, or leave them out"
         raise InvalidField("comparisons.real_images", rule)
-    found: dict[bool, list[np.ndarray]] = {True: [], False: []}
+    found = []
     for index, real in enumerate(reals):
         if real.class_name not in bundle.manifest.classes:
             raise ClassNotFound(real.class_name, bundle.manifest.classes, label(bundle))
         path = f"comparisons.real_images[{index}].image"
-        same = real.class_name == first.unit.class_name
-        found[same].append(_image(real.image, path, bundle, settings))
-    if len(found[True]) < 2 or not found[False]:
-        rule = f"hold {len(found[True])} of class {first.unit.class_name} and {len(found[False])} of others; "
-        raise InvalidField("comparisons.real_images", rule + "give at least two of it and one of another")
-    return Images(subject, tuple(found[True]), tuple(found[False]))
+        found.append((real.class_name, _image(real.image, path, bundle, settings)))
+    images = Images(subject, tuple(found))
+    same, other = images.groups(first.unit.class_name)
+    if len(same) < LEAST_SAME or not other:
+        rule = f"hold {len(same)} of class {first.unit.class_name} and {len(other)} of others; "
+        rule += f"give at least {LEAST_SAME} of it and one of another"
+        raise InvalidField("comparisons.real_images", rule)
+    return images

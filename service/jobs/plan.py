@@ -58,6 +58,11 @@ class Plan:
         asked = targets.objectives(self.request, self.bundle, box, layers)
         return [objective for objective in asked for _ in range(self.request.samples)]
 
+    def driven_class(self, item: int) -> str:
+        """Return the class whose logit is a volume's first term, or an empty string."""
+        asked = [self.request.objective, *self.request.batch][item // self.request.samples]
+        return asked.terms[0].class_logit.class_name
+
 
 def make_plan(
     request: vis.VisualizeRequest, bundle: Bundle, settings: Settings, other: Bundle | None = None

@@ -9,6 +9,7 @@ import engine
 from engine import evaluation as figures
 from engine.paths import path_similarity
 from neurofv.v1 import visualization_service_pb2 as vis
+from service.jobs.images import LEAST_SAME
 from service.jobs.plan import Plan
 from service.real_images import quantiles
 from service.worker.model import LoadedModel
@@ -54,18 +55,20 @@ def evaluate(
     if first is not None:
         home = torch.from_numpy(model.home(plan))
         found.agreement = figures.agreement(volume - home, torch.from_numpy(first) - home)[0]
-    if plan.images.same:
-        _compare_paths(found, plan, model, volume)
+    if driven := plan.driven_class(result.item):
+        _compare_paths(found, plan, model, volume, driven)
     return found
 
 
-def transfer(plan: Plan, other: LoadedModel, whole: np.ndarray) -> vis.Transfer:
+def transfer(plan: Plan, item: int, other: LoadedModel, whole: np.ndarray) -> vis.Transfer:
     """Ask a second model what it sees in a volume.
 
     Parameters
     ----------
     plan : Plan
         What was asked for.
+    item : int
+        Which volume of the batch it is.
     other : LoadedModel
         The second model.
     whole : ndarray, (X, Y, Z)
@@ -82,9 +85,7 @@ def transfer(plan: Plan, other: LoadedModel, whole: np.ndarray) -> vis.Transfer:
     probabilities = logits.softmax(0).tolist()
     named = manifest.classes[int(logits.argmax())]
     found = vis.Transfer(model=manifest.name, version=manifest.version, class_name=named)
-    term = plan.request.objective.terms[0]
-    if term.WhichOneof("unit") == "class_logit":
-        driven = term.class_logit.class_name
+    if driven := plan.driven_class(item):
         found.same = named == driven
         if driven in manifest.classes:
             found.probability = probabilities[manifest.classes.index(driven)]
@@ -169,13 +170,16 @@ def _rank(
     found.selectivity_rank = figures.selectivity(readings, low, high, unit.channel)
 
 
-def _compare_paths(found: vis.Evaluation, plan: Plan, model: LoadedModel, volume: torch.Tensor) -> None:
-    """Compare the activations with those of real images, layer by layer."""
-    layers = [layer.name for layer in plan.bundle.layers()]
+def _compare_paths(
+    found: vis.Evaluation, plan: Plan, model: LoadedModel, volume: torch.Tensor, driven: str
+) -> None:
+    """Compare the activations with those of real images of the class that was driven, layer by layer."""
     same, other = (
-        [torch.from_numpy(image).to(model.device) for image in group]
-        for group in (plan.images.same, plan.images.other)
+        [torch.from_numpy(image).to(model.device) for image in group] for group in plan.images.groups(driven)
     )
+    if len(same) < LEAST_SAME or not other:
+        return
+    layers = [layer.name for layer in plan.bundle.layers()]
     similar = path_similarity(model.network, layers, volume.to(model.device), same, other)
     for layer in layers:
         if layer in similar:

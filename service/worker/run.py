@@ -106,7 +106,7 @@ class _Job:
         alone = first is whole
         judged = evaluate(self._plan, self._model, result, whole, None if alone else first)
         if self._other is not None:
-            judged.transfer.CopyFrom(transfer(self._plan, self._other, whole))
+            judged.transfer.CopyFrom(transfer(self._plan, result.item, self._other, whole))
         if result.item == 0:
             self.completed.evaluation.CopyFrom(judged)
         else:

@@ -1,5 +1,6 @@
 """Several volumes at once: each as it would be alone, and the network as found."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -20,6 +21,7 @@ from engine import (
     Result,
     Snapshot,
     Spec,
+    Stop,
     Stopping,
     Term,
     Transforms,
@@ -28,6 +30,7 @@ from engine import (
 from engine.optimizer import OPTIMIZERS
 from engine.parameterization import Fourier, LaplacianPyramid, Voxels
 from engine.regularizer import L1, L2, GaussianBlur, TotalVariation
+from engine.visualization import _Run
 from tests.engine.networks import networks
 
 
@@ -50,6 +53,15 @@ def _results(network: nn.Module, spec: Spec) -> list[Result]:
     return [event for event in visualize(network, spec) if isinstance(event, Result)]
 
 
+def _computed_together(network: nn.Module, spec: Spec) -> Iterator[Result]:
+    """Compute a batch in one go also on a CPU, as a GPU does."""
+    run = _Run(network, spec, 0)
+    for step in range(1, spec.steps + 1):
+        run.step(step)
+    run.look(spec.steps)
+    return run.results(Stop.STEPS)
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     data=st.data(),
@@ -59,7 +71,7 @@ def _results(network: nn.Module, spec: Spec) -> list[Result]:
     copies=st.integers(1, 3),
     weights_seed=st.integers(0, 2**31),
 )
-def test_each_volume_is_as_it_would_be_alone(
+def test_each_volume_is_as_it_would_be_alone_to_the_bit(
     data: st.DataObject,
     ndim: int,
     parameterization: Fourier,
@@ -83,13 +95,16 @@ def test_each_volume_is_as_it_would_be_alone(
     )
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     many = _results(network, together)
+    computed_together = list(_computed_together(network, together))
     assert [result.item for result in many] == list(range(len(units)))
     for result, item in zip(many, together.items, strict=True):
         alone = replace(together, objective=item.objective, seed=item.seed, batch=())
         (one,) = _results(network, alone)
         assert one.step == result.step
-        torch.testing.assert_close(result.image, one.image, atol=1e-5, rtol=0)
-        torch.testing.assert_close(result.extras["gradient"], one.extras["gradient"], atol=1e-5, rtol=1e-3)
+        assert torch.equal(result.image, one.image)
+        assert torch.equal(result.extras["gradient"], one.extras["gradient"])
+        # As a GPU does it, in one batch: to rounding, which Adam has had six steps to amplify.
+        torch.testing.assert_close(computed_together[result.item].image, one.image, atol=1e-5, rtol=0)
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
     assert not any(
         m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in network.modules()

@@ -219,9 +219,10 @@ def test_a_volume_of_a_batch_comes_out_as_alone(name: str) -> None:
 
 @dataclass(frozen=True)
 class Recorder(Regularizer):
-    """Notes the volumes that every step is taken from."""
+    """Notes the volumes that every step is taken from; they are computed together, as on a GPU."""
 
     name: ClassVar[str] = "recorder"
+    couples: ClassVar[bool] = True
     seen: list[Tensor] = field(default_factory=list)
 
     def penalty(self, look: Look) -> None:
