@@ -1,0 +1,1 @@
+"""The default of neurofv beside what peers publish: `make bench-peers`."""

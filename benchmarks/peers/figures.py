@@ -1,0 +1,134 @@
+"""Quality figures of pictures, the same for every method, and real images to hold them against."""
+
+import os
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import engine
+from benchmarks.peers.pictures import EDGE, LAYERS, SEEDS, SHAPE, Subject
+from engine import evaluation
+from training.cohort import read_cohort
+from training.crops import Augmentation, CropSampler
+from training.lesions import GRID, SHAPES, shape_mask
+
+Figures = dict[str, float]
+_CROPS = 600
+# The shapes whose logits have a template; "none" has no shape.
+_TEMPLATES = {name: torch.from_numpy(shape_mask(name)) for name in SHAPES}
+
+
+def judge(subject: Subject, layer: str, images: Tensor, best_real: dict[int, float]) -> list[Figures]:
+    """Return the figures of every picture of a layer, in the order of `Subject.runs`.
+
+    Parameters
+    ----------
+    subject : Subject
+        The network.
+    layer : str
+        Of the pictures' units.
+    images : Tensor, (runs, *SHAPE)
+        Untransformed volumes, model units.
+    best_real : dict of int to float
+        The largest activation of each unit on real images.
+    """
+    magnitude = subject.bundle.prior().magnitude(SHAPE)
+    rows = []
+    for run, image in zip(subject.runs(layer), images, strict=True):
+        objective = subject.objective(layer, run.channel)
+        term = objective.terms[0]
+        clean = float(evaluation.readings(subject.network, objective, image[None, None])[0])
+        moved = evaluation.held_out(subject.network, objective, image, subject.grid, subject.bounds)[0]
+        row = {
+            "channel": run.channel,
+            "seed": run.seed,
+            "activation": clean,
+            "above_best_real": (clean - best_real[run.channel]) / term.spread,
+            "held_out_mean": float(moved.mean()),
+            "held_out_p5": float(moved.quantile(0.05)),
+            "spectrum_distance": evaluation.spectrum_distance(image, magnitude, subject.grid),
+            "total_variation": evaluation.total_variation(image, subject.grid),
+            "saturated_share": evaluation.saturated_share(image, subject.bounds),
+            "selectivity_rank": _rank(subject, layer, run.channel, image),
+        }
+        rows.append(row)
+    for first in range(0, len(rows), SEEDS):
+        agreed = [
+            evaluation.agreement(images[a] - subject.reference, images[b] - subject.reference)[0]
+            for a, b in combinations(range(first, first + SEEDS), 2)
+        ]
+        for row in rows[first : first + SEEDS]:
+            row["seed_agreement"] = float(np.mean(agreed))
+    return rows
+
+
+def shape_named(subject: Subject, image: Tensor, start: Tensor | float) -> dict[str, float]:
+    """Return how well a picture's change fits the template of each shape, bright or dark, wherever it lies.
+
+    Parameters
+    ----------
+    subject : Subject
+        The network's classes.
+    image : Tensor, (*SHAPE)
+        The picture.
+    start : Tensor or float
+        What it began with.
+
+    Returns
+    -------
+    dict of str to float
+        The largest absolute normalized cross-correlation over all places, by shape.
+    """
+    changed = (image - start)[None, None].double()
+    return {name: _best_fit(changed, template.double()) for name, template in _TEMPLATES.items()}
+
+
+def _best_fit(changed: Tensor, template: Tensor) -> float:
+    """Correlate a template with every place of its size."""
+    kernel = (template - template.mean())[None, None]
+    ones = torch.ones_like(kernel)
+    count = kernel.numel()
+    shared = torch.nn.functional.conv3d(changed, kernel)
+    total = torch.nn.functional.conv3d(changed, ones)
+    square = torch.nn.functional.conv3d(changed.square(), ones)
+    spread = (square - total.square() / count).clamp_min(1e-12)
+    return float((shared / (spread * kernel.square().sum()).sqrt()).abs().max())
+
+
+def real_images(subject: Subject) -> dict[str, dict[int, dict[str, float]]]:
+    """Return C0: what real crops, with and without lesions, of held-out subjects bring each unit to.
+
+    Returns
+    -------
+    dict
+        By layer and channel: `best`, `p99` and `p95` of the activation.
+    """
+    root = Path(os.environ.get("NEUROFV_COHORT", "../shared/cohort"))
+    brains = read_cohort(root).part(subject.bundle.manifest.subjects_test)
+    crops, _ = CropSampler(brains, seed=2026, augmentation=Augmentation(False, 0.0, (0.0, 0.0))).batch(
+        0, _CROPS, EDGE
+    )
+    found: dict[str, dict[int, dict[str, float]]] = {}
+    for layer in LAYERS.values():
+        found[layer] = {}
+        for channel in subject.units(layer):
+            values = evaluation.readings(subject.network, subject.objective(layer, channel), crops)[0]
+            p95, p99 = (float(values.quantile(level)) for level in (0.95, 0.99))
+            found[layer][channel] = {"best": float(values.max()), "p99": p99, "p95": p95}
+    return found
+
+
+def _rank(subject: Subject, layer: str, channel: int, image: Tensor) -> int:
+    unit = subject.objective(layer, channel).terms[0].unit
+    assert isinstance(unit, engine.Channel)
+    said = evaluation.layer_readings(subject.network, unit, image)
+    others = [subject.objective(layer, index).terms[0].real for index in range(len(said))]
+    ends = np.array([np.interp([0.05, 0.95], levels, values) for levels, values in filter(None, others)])
+    low, high = torch.from_numpy(ends.T).to(said)
+    return evaluation.selectivity(said, low, high, channel)
+
+
+assert GRID < EDGE, "a template fits the picture"
