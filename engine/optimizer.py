@@ -22,7 +22,7 @@ class Adam(Checked):
         Step size.
     """
 
-    learning_rate: float = number(0.1, above=0, maximum=10, doc="Step size.")
+    learning_rate: float = number(0.2, above=0, maximum=10, doc="Step size.")
     name: ClassVar[str] = "adam"
 
     def over(self, free: Sequence[Tensor]) -> torch.optim.Optimizer:
@@ -40,7 +40,7 @@ class Nadam(Checked):
         Step size.
     """
 
-    learning_rate: float = number(0.1, above=0, maximum=10, doc="Step size.")
+    learning_rate: float = number(0.2, above=0, maximum=10, doc="Step size.")
     name: ClassVar[str] = "nadam"
 
     def over(self, free: Sequence[Tensor]) -> torch.optim.Optimizer:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,6 +12,32 @@ from engine.fields import Checked, number
 
 # An intensity at the very end of the range would map to infinity before the squashing.
 _MARGIN = 0.02
+
+
+# A squashed voxel keeps at least this slope on its way back; in the middle a sigmoid has 0.25.
+_LEAST_SLOPE = 0.1
+
+
+class _ReturningSigmoid(torch.autograd.Function):
+    """A sigmoid whose gradient stays alive where it leads back from saturation.
+
+    A step too many can push a region far into saturation, where a sigmoid has
+    next to no slope: it would stay there for good, whatever the unit wants.
+    """
+
+    @staticmethod
+    def forward(context: Any, unbounded: Tensor) -> Tensor:
+        share = torch.sigmoid(unbounded)
+        context.save_for_backward(unbounded, share)
+        return share
+
+    @staticmethod
+    def backward(context: Any, *slopes: Tensor) -> Tensor:
+        (unbounded, share), (slope,) = context.saved_tensors, slopes
+        own = share * (1 - share)
+        # A step goes against the slope: it leads back where both have the same sign.
+        returning = unbounded * slope > 0
+        return slope * torch.where(returning, own.clamp_min(_LEAST_SLOPE), own)
 
 
 @dataclass(frozen=True)
@@ -197,7 +223,8 @@ class Scene:
         return self.surroundings + self.window * (volume - self.surroundings)
 
     def _squash(self, unbounded: Tensor) -> Tensor:
-        return self._low + (self._high - self._low) * torch.sigmoid(unbounded)
+        share: Tensor = _ReturningSigmoid.apply(unbounded)
+        return self._low + (self._high - self._low) * share
 
 
 def _as_volume(image: Tensor) -> Tensor:

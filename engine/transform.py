@@ -85,8 +85,8 @@ class Transforms(Checked):
     """
 
     jitter_mm: float = number(8.0, minimum=0, maximum=100, unit="mm", doc="Largest shift along each axis.")
-    rotation_degrees: float = number(20.0, minimum=0, maximum=180, unit="degrees", doc="Largest rotation.")
-    scale: float = number(0.15, minimum=0, maximum=0.5, doc="Largest relative change of size.")
+    rotation_degrees: float = number(12.0, minimum=0, maximum=180, unit="degrees", doc="Largest rotation.")
+    scale: float = number(0.1, minimum=0, maximum=0.5, doc="Largest relative change of size.")
     flip: float = number(0.0, minimum=0, maximum=1, doc="Probability of a left-right flip.")
     crop_first: float = number(
         1.0, minimum=0.05, maximum=1, doc="Share of each edge that a random crop keeps at the first step."

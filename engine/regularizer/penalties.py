@@ -20,7 +20,7 @@ class L1(Regularizer):
         Its weight.
     """
 
-    weight: float = number(10.0, minimum=0, doc="Weight of the penalty.")
+    weight: float = number(1.0, minimum=0, doc="Weight of the penalty.")
     name: ClassVar[str] = "l1"
 
     def penalty(self, look: Look) -> Tensor:
@@ -56,7 +56,7 @@ class TotalVariation(Regularizer):
         Its weight.
     """
 
-    weight: float = number(15.0, minimum=0, doc="Weight of the penalty.")
+    weight: float = number(3.0, minimum=0, doc="Weight of the penalty.")
     name: ClassVar[str] = "total_variation"
 
     def penalty(self, look: Look) -> Tensor:

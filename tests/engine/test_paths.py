@@ -85,8 +85,8 @@ def test_the_scale_is_that_of_a_loop_over_pairs(shape: tuple[int, ...]) -> None:
 
 
 def test_each_layer_is_judged_by_itself() -> None:
-    # The first layer sees the picture, the second only its left half: a picture that is of the class on the left
-    # and of the other class on the right is half alike, then wholly.
+    # The picture is of the class on the left and of the other on the right: half alike in the first layer,
+    # wholly in the second, which sees the left half alone.
     class LeftHalf(nn.Module):
         def forward(self, volume: torch.Tensor) -> torch.Tensor:
             return volume[..., : volume.shape[-1] // 2]
@@ -141,7 +141,7 @@ def test_what_cannot_be_compared_is_refused_with_the_remedy() -> None:
     before = state(network)
     with pytest.raises(ValueError, match="same has 1 images and other 2; give at least two real images"):
         path_similarity(network, ["0"], images[0], images[:1], images[1:])
-    with pytest.raises(ValueError, match="same has 3 images and other 0; .* one of another"):
+    with pytest.raises(ValueError, match=r"same has 3 images and other 0; .* one of another"):
         path_similarity(network, ["0"], images[0], images, [])
     with pytest.raises(UnknownLayer):
         path_similarity(network, ["0", "conv9"], images[0], images, images)

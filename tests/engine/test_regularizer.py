@@ -190,7 +190,7 @@ def test_the_spectrum_match_is_numpys(grid: Grid) -> None:
 def test_the_spectrum_match_is_the_square_of_the_spectrum_distance() -> None:
     grid = Grid((6, 8, 9), (2.0, 1.0, 1.0))
     image, magnitude = _random(1, 1, *grid.shape), _random(6, 8, 5, seed=1)
-    found = SpectrumMatch().penalty(_look(image, grid, anatomy=Anatomy(magnitude=magnitude))).item()
+    found = SpectrumMatch(1.0).penalty(_look(image, grid, anatomy=Anatomy(magnitude=magnitude))).item()
     assert found == pytest.approx(spectrum_distance(image[0, 0], magnitude, grid) ** 2)
 
 

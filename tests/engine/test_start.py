@@ -81,3 +81,25 @@ def test_an_image_that_is_not_there_is_named(start: Start, part: str) -> None:
 
 def test_every_start_is_registered_under_its_name() -> None:
     assert {name: kind.name for name, kind in STARTS.items()} == {name: name for name in STARTS}
+
+
+def test_slopes_are_the_sigmoids_and_stay_alive_on_the_way_back() -> None:
+    scene = Scene(Noise(), (0.0, 1.0), Anatomy(), [], CPU)
+    values = torch.tensor([-9.0, -1.0, 0.5, 9.0], dtype=torch.float64)
+    for sign in (1.0, -1.0):
+        leaf = values[None, None].clone().requires_grad_()
+        (slope,) = torch.autograd.grad(sign * scene.image(leaf).sum(), leaf)
+        plain = expit(values.numpy()) * expit(-values.numpy())
+        # A descent step goes against the slope: with sign 1 it lowers, which leads back from above 0.
+        back = sign * values.numpy() > 0
+        np.testing.assert_allclose(slope[0, 0].numpy(), sign * np.where(back, np.maximum(plain, 0.1), plain))
+
+
+def test_a_region_that_went_too_far_comes_back() -> None:
+    scene = Scene(Noise(), (0.0, 1.0), Anatomy(), [], CPU)
+    latent = torch.full((1, 1, 4), 12.0, requires_grad=True)
+    optimizer = torch.optim.SGD([latent], lr=10.0)
+    for _ in range(30):
+        (latent.grad,) = torch.autograd.grad(scene.image(latent).sum(), latent)
+        optimizer.step()
+    assert scene.image(latent).max() < 0.1
