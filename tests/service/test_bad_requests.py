@@ -17,7 +17,122 @@ def _unit(text: str, more: str = "") -> str:
     return f"objective {{ terms {{ {text} {more} }} }}"
 
 
-CASES = {
+WEIGHTS = " ".join(["weights: 1"] * 32)
+SUBJECT = "start { subject {} }"
+
+
+def _field(kind: str, field: str) -> tuple:
+    return INVALID, kind, field
+
+
+MORE = {
+    "a direction with too few numbers": (
+        request(_unit(f'direction {{ layer: "{LAYER}" weights: 1 }}')),
+        *_field("INVALID_FIELD", "objective.terms[0].direction.weights"),
+    ),
+    "a direction of zeros": (
+        request(_unit(f'direction {{ layer: "{LAYER}" {WEIGHTS.replace("1", "0")} }}')),
+        *_field("INVALID_FIELD", "objective.terms[0].direction.weights"),
+    ),
+    "an unknown measure": (
+        request(_unit(f'direction {{ layer: "{LAYER}" {WEIGHTS} measure: 9 }}')),
+        *_field("INVALID_FIELD", "objective.terms[0].direction.measure"),
+    ),
+    "an unknown layer to take whole": (
+        request(_unit('whole_layer { layer: "conv9" }')),
+        NOT_FOUND,
+        "LAYER_NOT_FOUND",
+        None,
+    ),
+    "a batch that reads another layer": (
+        request(CUBE, f'batch {{ terms {{ channel {{ layer: "{LAYER}" }} }} }}'),
+        *_field("INVALID_FIELD", "batch[0]"),
+    ),
+    "a batch without terms": (request(CUBE, "batch {}"), *_field("INVALID_FIELD", "batch[0].terms")),
+    "an unknown class in a batch": (
+        request(CUBE, 'batch { terms { class_logit { class_name: "blob" } } }'),
+        NOT_FOUND,
+        "CLASS_NOT_FOUND",
+        None,
+    ),
+    "negative samples": (request(CUBE, "samples: -2"), *_field("INVALID_FIELD", "samples")),
+    "too many samples": (request(CUBE, "samples: 65"), *_field("INVALID_FIELD", "batch")),
+    "more voxels than the server takes": (
+        request(CUBE, "canvas { size_mm {} } samples: 60"),
+        *_field("VOLUME_TOO_LARGE", "canvas.size_mm"),
+    ),
+    "a start on nobody": (request(CUBE, SUBJECT), *_field("INVALID_FIELD", "subject.nifti")),
+    "a subject that nothing uses": (
+        request(CUBE, 'subject { nifti: "x" }'),
+        *_field("INVALID_FIELD", "subject"),
+    ),
+    "a subject that is no image": (
+        request(CUBE, SUBJECT, 'subject { nifti: "hello" }'),
+        *_field("SUBJECT_UNUSABLE", "subject.nifti"),
+    ),
+    "a subject by its digest alone": (
+        request(CUBE, SUBJECT, f'subject {{ sha256: "{64 * "0"}" }}'),
+        *_field("INVALID_FIELD", "subject.nifti"),
+    ),
+    "another subject than the digest's": (
+        request(CUBE, SUBJECT, f'subject {{ nifti: "x" sha256: "{64 * "0"}" }}'),
+        *_field("INVALID_FIELD", "subject.sha256"),
+    ),
+    "a ceiling that nobody knows": (
+        request(
+            _unit('channel { layer: "blocks.1.norm" }'),
+            "regularization { regularizers { activation_ceiling {} } }",
+        ),
+        *_field("INVALID_FIELD", "regularization.activation_ceiling"),
+    ),
+    "phases of nothing": (
+        request(CUBE, "parameterization { maco {} } start { zeros {} }"),
+        *_field("INVALID_FIELD", "start"),
+    ),
+    "a warp of noise": (
+        request(CUBE, "parameterization { deformation {} } start { noise {} }"),
+        *_field("INVALID_FIELD", "start"),
+    ),
+    "a blur of phases": (
+        request(CUBE, "parameterization { maco {} } regularization { regularizers { gaussian_blur {} } }"),
+        *_field("INVALID_FIELD", "parameterization"),
+    ),
+    "real brains that the server has not": (
+        request(CUBE, "parameterization { patch { real: true } }"),
+        *_field("INVALID_FIELD", "parameterization.patch.real"),
+    ),
+    "quantiles upside down": (
+        request(CUBE, "regularization { regularizers { intensity_clip { low: 0.9 high: 0.1 } } }"),
+        *_field("INVALID_FIELD", "regularization.regularizers[0].intensity_clip.low"),
+    ),
+    "a regularizer on an unknown layer": (
+        request(CUBE, 'regularization { regularizers { feature_distance { layer: "conv9" } } }'),
+        NOT_FOUND,
+        "LAYER_NOT_FOUND",
+        None,
+    ),
+    "a second opinion from nobody": (
+        request(CUBE, 'comparisons { transfer_model: "nobody" }'),
+        NOT_FOUND,
+        "MODEL_NOT_FOUND",
+        None,
+    ),
+    "real images for a channel": (
+        request(
+            _unit(f'channel {{ layer: "{LAYER}" }}'), 'comparisons { real_images { class_name: "cube" } }'
+        ),
+        *_field("INVALID_FIELD", "comparisons.real_images"),
+    ),
+    "a look every zero steps": (
+        request(CUBE, "stopping { look_every: 0 }"),
+        *_field("INVALID_FIELD", "stopping.look_every"),
+    ),
+    "no copy at all": (
+        request(CUBE, "transforms { copies: 0 }"),
+        *_field("INVALID_FIELD", "transforms.copies"),
+    ),
+}
+CASES = MORE | {
     "no model": (request(CUBE, model=""), INVALID, "INVALID_FIELD", "model"),
     "unknown model": (request(CUBE, model="nobody"), NOT_FOUND, "MODEL_NOT_FOUND", None),
     "a path as model": (request(CUBE, model="../../etc"), NOT_FOUND, "MODEL_NOT_FOUND", None),
