@@ -28,7 +28,7 @@ class SpectrumMatch(Regularizer):
         Its weight.
     """
 
-    weight: float = number(0.3, minimum=0, doc="Weight of the penalty.")
+    weight: float = number(0.4, minimum=0, doc="Weight of the penalty.")
     name: ClassVar[str] = "spectrum_match"
 
     def penalty(self, look: Look) -> Tensor:
