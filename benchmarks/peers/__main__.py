@@ -7,7 +7,7 @@ before are kept; `--fresh` makes them again.
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import median
 
 import numpy as np
@@ -130,47 +130,59 @@ def table(medians: dict[str, dict[str, Figures]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    """Make the pictures, judge them, write the figures."""
-    subject = Subject.load()
-    pictures = make("--fresh" in sys.argv)
-    torch.set_num_threads(1)
+def judge_all(
+    subject: Subject, pictures: dict[tuple[str, str], Tensor], methods: Sequence[str]
+) -> tuple[dict[str, dict[str, dict[int, Figures]]], dict[str, dict[int, dict[str, float]]]]:
+    """Return every method's figures by layer and unit, and the real images' (C0)."""
     real = real_images(subject)
     units: dict[str, dict[str, dict[int, Figures]]] = {}
-    medians: dict[str, dict[str, Figures]] = {}
-    wins: dict[str, dict[str, dict[str, list[int]]]] = {rival: {} for rival in RIVALS}
-    for place, layer in LAYERS.items():
+    for layer in LAYERS.values():
         best = {channel: figures["best"] for channel, figures in real[layer].items()}
         spreads = {channel: subject.objective(layer, channel).terms[0].spread for channel in best}
         units[layer] = {
             method: per_unit(judge(subject, layer, pictures[method, layer], best), spreads)
-            for method in METHODS
+            for method in methods
         }
-        medians[f"{place} ({layer})"] = {
+    return units, real
+
+
+def shares(units: dict[str, dict[str, dict[int, Figures]]], rival: str) -> dict[str, object]:
+    """Return on which share of the units neurofv is better than a rival, and on which ones by layer."""
+    by_layer = {layer: compare(found[OURS], found[rival]) for layer, found in units.items()}
+    total = sum(len(found[OURS]) for found in units.values())
+    names = next(iter(by_layer.values()))
+    found: dict[str, object] = {
+        name: round(sum(len(better[name]) for better in by_layer.values()) / total, 3) for name in names
+    }
+    return {"units": total, **found, "by_layer": by_layer}
+
+
+def main() -> None:
+    """Make the pictures, judge them, write the figures."""
+    again = "--fresh" in sys.argv
+    subject, unseen = Subject.load(), Subject.load(fresh=True)
+    pictures = make(subject, list(METHODS), again)
+    check = make(unseen, [OURS, RIVALS[0]], again)
+    torch.set_num_threads(1)
+    units, real = judge_all(subject, pictures, list(METHODS))
+    others, _ = judge_all(unseen, check, [OURS, RIVALS[0]])
+    medians = {
+        f"{place} ({layer})": {
             method: {name: median(figures[name] for figures in found.values()) for name in _SHOWN}
             for method, found in units[layer].items()
         }
-        for rival in RIVALS:
-            wins[rival][layer] = compare(units[layer][OURS], units[layer][rival])
-    total = sum(len(found[OURS]) for found in units.values())
-    shares = {
-        rival: {
-            name: round(sum(len(by[name]) for by in layers.values()) / total, 3)
-            for name in next(iter(layers.values()))
-        }
-        for rival, layers in wins.items()
+        for place, layer in LAYERS.items()
     }
     (RESULTS / "peers.md").write_text(table(medians))
     write(
         "peers",
         {
-            "units": total,
-            "share_of_units_on_which_neurofv_is_better": shares,
+            "share_of_units_on_which_neurofv_is_better": {rival: shares(units, rival) for rival in RIVALS},
+            "on_units_that_no_default_was_chosen_on": {RIVALS[0]: shares(others, RIVALS[0])},
             "shapes": name_shapes(subject, pictures),
             "medians": medians,
             "ms_per_step_and_volume_one_thread": speeds(subject),
             "b2_against_b1": same_pictures(subject),
-            "better_units": wins,
             "real_images": real,
             "per_unit": units,
         },

@@ -124,6 +124,7 @@ def b1(
         module.register_forward_hook(lambda module, inputs, output, name=name: kept.__setitem__(name, output))
         for name, module in network.named_modules()
     ]
+    gradients = [weight.grad for weight in network.parameters()]
     draw = np.random.default_rng(run.seed)
     free = _spectrum(draw, shape)[None].requires_grad_()
     optimizer = torch.optim.Adam([free], lr=0.05)
@@ -138,8 +139,8 @@ def b1(
     finally:
         for handle in handles:
             handle.remove()
-        for weight in network.parameters():
-            weight.grad = None
+        for weight, gradient in zip(network.parameters(), gradients, strict=True):
+            weight.grad = gradient
     with torch.no_grad():
         return _from_spectrum(free, _scale(shape, decay), shape, bounds)[0, 0]
 

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 import engine
-from benchmarks.peers.pictures import EDGE, LAYERS, SEEDS, SHAPE, Subject
+from benchmarks.peers.pictures import EDGE, LAYERS, SHAPE, Subject
 from engine import evaluation
 from training.cohort import read_cohort
 from training.crops import Augmentation, CropSampler
-from training.lesions import GRID, SHAPES, shape_mask
+from training.lesions import SHAPES, shape_mask
 
 Figures = dict[str, float]
-_CROPS = 600
+COHORT = Path(os.environ.get("NEUROFV_COHORT", "../shared/cohort"))
 # The shapes whose logits have a template; "none" has no shape.
 _TEMPLATES = {name: torch.from_numpy(shape_mask(name)) for name in SHAPES}
 
@@ -55,13 +55,14 @@ def judge(subject: Subject, layer: str, images: Tensor, best_real: dict[int, flo
             "selectivity_rank": _rank(subject, layer, run.channel, image),
         }
         rows.append(row)
-    for first in range(0, len(rows), SEEDS):
+    count = len(subject.seeds)
+    for first in range(0, len(rows), count):
         agreed = [
             evaluation.agreement(images[a] - subject.reference, images[b] - subject.reference)[0]
-            for a, b in combinations(range(first, first + SEEDS), 2)
+            for a, b in combinations(range(first, first + count), 2)
         ]
-        for row in rows[first : first + SEEDS]:
-            row["seed_agreement"] = float(np.mean(agreed))
+        for row in rows[first : first + count]:
+            row["seed_agreement"] = float(np.mean(agreed)) if agreed else 1.0
     return rows
 
 
@@ -98,24 +99,35 @@ def _best_fit(changed: Tensor, template: Tensor) -> float:
     return float((shared / (spread * kernel.square().sum()).sqrt()).abs().max())
 
 
-def real_images(subject: Subject) -> dict[str, dict[int, dict[str, float]]]:
+def real_images(
+    subject: Subject, root: Path = COHORT, crops: int = 600
+) -> dict[str, dict[int, dict[str, float]]]:
     """Return C0: what real crops, with and without lesions, of held-out subjects bring each unit to.
+
+    Parameters
+    ----------
+    subject : Subject
+        The network.
+    root : Path
+        The cohort, a BIDS derivative; of one without the network's held-out subjects all are taken.
+    crops : int
+        How many are drawn.
 
     Returns
     -------
     dict
         By layer and channel: `best`, `p99` and `p95` of the activation.
     """
-    root = Path(os.environ.get("NEUROFV_COHORT", "../shared/cohort"))
-    brains = read_cohort(root).part(subject.bundle.manifest.subjects_test)
-    crops, _ = CropSampler(brains, seed=2026, augmentation=Augmentation(False, 0.0, (0.0, 0.0))).batch(
-        0, _CROPS, EDGE
-    )
+    cohort = read_cohort(root)
+    held_out = set(subject.bundle.manifest.training.subjects_test) & set(cohort.subjects)
+    brains = cohort.part(tuple(sorted(held_out)) or cohort.subjects)
+    plain = Augmentation(False, 0.0, (0.0, 0.0))
+    images, _ = CropSampler(brains, seed=2026, augmentation=plain).batch(0, crops, EDGE)
     found: dict[str, dict[int, dict[str, float]]] = {}
     for layer in LAYERS.values():
         found[layer] = {}
         for channel in subject.units(layer):
-            values = evaluation.readings(subject.network, subject.objective(layer, channel), crops)[0]
+            values = evaluation.readings(subject.network, subject.objective(layer, channel), images)[0]
             p95, p99 = (float(values.quantile(level)) for level in (0.95, 0.99))
             found[layer][channel] = {"best": float(values.max()), "p99": p99, "p95": p95}
     return found
@@ -129,6 +141,3 @@ def _rank(subject: Subject, layer: str, channel: int, image: Tensor) -> int:
     ends = np.array([np.interp([0.05, 0.95], levels, values) for levels, values in filter(None, others)])
     low, high = torch.from_numpy(ends.T).to(said)
     return evaluation.selectivity(said, low, high, channel)
-
-
-assert GRID < EDGE, "a template fits the picture"

@@ -1,7 +1,7 @@
 """Pictures of the same units by every method, made once and kept."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -31,16 +31,27 @@ KEPT = Path(__file__).parent / ".pictures"
 
 @dataclass(frozen=True)
 class Subject:
-    """The shipped network and the box in the middle of its reference brain."""
+    """The shipped network, the box in the middle of its reference brain, and the units that are looked at.
+
+    The defaults were chosen while watching the study's units. The fresh ones, with
+    another seed, played no part in that (the logits are the same: there are no
+    others).
+    """
 
     bundle: Bundle
     network: nn.Module
+    fresh: bool = False
 
     @classmethod
-    def load(cls) -> "Subject":
+    def load(cls, fresh: bool = False) -> "Subject":
         """Load the shipped bundle."""
         bundle = read_bundle(ZOO / "lesion-shapes" / "1")
-        return cls(bundle, bundle.network())
+        return cls(bundle, bundle.network(), fresh)
+
+    @property
+    def seeds(self) -> range:
+        """Seeds of the pictures of each unit."""
+        return range(100, 101) if self.fresh else range(SEEDS)
 
     @cached_property
     def grid(self) -> engine.Grid:
@@ -61,14 +72,17 @@ class Subject:
         return torch.from_numpy(volume[tuple(slice(n, n + EDGE) for n in first)].copy())
 
     def units(self, layer: str) -> list[int]:
-        """Return the channels that are looked at, drawn by seed."""
+        """Return the channels that are looked at, drawn by seed; fresh ones are those drawn next."""
         count = self.bundle.layer(layer).channels
         drawn = np.random.default_rng(2026).choice(count, size=min(UNITS, count), replace=False)
+        others = np.setdiff1d(np.arange(count), drawn)
+        if self.fresh and len(others):
+            drawn = np.random.default_rng(2027).choice(others, size=UNITS, replace=False)
         return sorted(int(channel) for channel in drawn)
 
     def runs(self, layer: str) -> list[Run]:
         """Return every picture of a layer."""
-        return [Run(channel, seed) for channel in self.units(layer) for seed in range(SEEDS)]
+        return [Run(channel, seed) for channel in self.units(layer) for seed in self.seeds]
 
     def objective(self, layer: str, channel: int) -> engine.Objective:
         """Return the objective as the service makes it."""
@@ -124,21 +138,25 @@ def _baseline(method: Callable[..., Tensor], **settings: object) -> Callable[...
     return run
 
 
-METHODS: dict[str, tuple[Callable[..., Tensor], int]] = {
-    "neurofv": (neurofv, 256),
-    "neurofv, decay 1.0": (partial(neurofv, parameterization=engine.Fourier(1.0)), 256),
-    "B1 and B2, decay 1.5": (_baseline(b2, decay=1.5), 512),
-    "B1 and B2, decay 1.0": (_baseline(b2, decay=1.0), 512),
-    "B0": (_baseline(b0), 1500),
+METHODS: dict[str, Callable[..., Tensor]] = {
+    "neurofv": neurofv,
+    "neurofv, decay 1.0": partial(neurofv, parameterization=engine.Fourier(1.0)),
+    "B1 and B2, decay 1.5": _baseline(b2, decay=1.5),
+    "B1 and B2, decay 1.0": _baseline(b2, decay=1.0),
+    "B0": _baseline(b0),
 }
 
 
-def make(fresh: bool = False) -> dict[tuple[str, str], Tensor]:
-    """Make the pictures of every method and layer, or take those that are kept.
+def make(subject: Subject, methods: Sequence[str], again: bool = False) -> dict[tuple[str, str], Tensor]:
+    """Make the pictures of some methods and every layer, or take those that are kept.
 
     Parameters
     ----------
-    fresh : bool
+    subject : Subject
+        Whose units.
+    methods : sequence of str
+        Names in `METHODS`.
+    again : bool
         Whether kept pictures are made again.
 
     Returns
@@ -147,25 +165,25 @@ def make(fresh: bool = False) -> dict[tuple[str, str], Tensor]:
         `(runs, *SHAPE)`, in the order of `Subject.runs`.
     """
     KEPT.mkdir(exist_ok=True)
-    tasks = [(method, layer) for method in METHODS for layer in LAYERS.values()]
-    missing = [task for task in tasks if fresh or not _file(*task).exists()]
+    tasks = [(method, layer) for method in methods for layer in LAYERS.values()]
+    missing = [task for task in tasks if again or not _file(*task, subject.fresh).exists()]
     with Progress() as progress, ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         bar = progress.add_task("pictures", total=len(tasks), completed=len(tasks) - len(missing))
-        for future in as_completed([pool.submit(_make, *task) for task in missing]):
+        for future in as_completed([pool.submit(_make, *task, subject.fresh) for task in missing]):
             progress.console.print(f"made {future.result()}")
             progress.advance(bar)
-    return {task: torch.load(_file(*task)) for task in tasks}
+    return {task: torch.load(_file(*task, subject.fresh)) for task in tasks}
 
 
-def _make(method: str, layer: str) -> str:
+def _make(method: str, layer: str, fresh: bool = False) -> str:
     torch.set_num_threads(1)
-    images = METHODS[method][0](Subject.load(), layer, lambda: None)
-    partial_file = _file(method, layer).with_suffix(".part")
+    images = METHODS[method](Subject.load(fresh), layer, lambda: None)
+    partial_file = _file(method, layer, fresh).with_suffix(".part")
     torch.save(images, partial_file)
-    partial_file.rename(_file(method, layer))
+    partial_file.rename(_file(method, layer, fresh))
     return f"{method}: {layer}"
 
 
-def _file(method: str, layer: str) -> Path:
-    name = "".join(letter if letter.isalnum() else "-" for letter in f"{method} {layer}")
+def _file(method: str, layer: str, fresh: bool = False) -> Path:
+    name = "".join(letter if letter.isalnum() else "-" for letter in f"{method} {layer}{' fresh' * fresh}")
     return KEPT / f"{name}.pt"

@@ -137,12 +137,12 @@ def _parse(data: bytes, field: str) -> nibabel.Nifti1Image:
         volume = np.asarray(image.dataobj, dtype=np.float32).reshape(shape)
     except Exception:
         _refuse(field, "cannot be read; write it again with a current tool")
-    return _checked(nibabel.Nifti1Image(volume, image.affine), field)
+    _check(volume, image.affine, field)
+    return nibabel.Nifti1Image(volume, image.affine)
 
 
-def _checked(image: nibabel.Nifti1Image, field: str) -> nibabel.Nifti1Image:
+def _check(volume: np.ndarray, affine: np.ndarray, field: str) -> None:
     """Check geometry and numbers."""
-    affine, volume = image.affine, np.asarray(image.dataobj)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
         _refuse(field, "has an affine that is not finite or cannot be inverted; set its sform")
     edges = voxel_sizes(affine)
@@ -155,7 +155,6 @@ def _checked(image: nibabel.Nifti1Image, field: str) -> nibabel.Nifti1Image:
         _refuse(field, "holds negative voxels; intensities must start at 0")
     if volume.min() == volume.max():
         _refuse(field, "is constant: it shows nothing")
-    return image
 
 
 def _check_view(image: nibabel.Nifti1Image, affine: np.ndarray, mask: np.ndarray, field: str) -> None:

@@ -1,6 +1,7 @@
 """The baselines are what the peers publish, held against numpy and scipy."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from torch import nn
 
 from benchmarks.peers import baselines
 from benchmarks.peers.baselines import Run, b0, b1, b2
-from benchmarks.peers.figures import _best_fit
+from benchmarks.peers.figures import _best_fit, real_images
+from benchmarks.peers.pictures import LAYERS, Subject
 
 SHAPE, RANGE = (9, 10, 11), (0.0, 1.1)
 
@@ -95,3 +97,18 @@ def test_the_fit_is_the_normalized_cross_correlation() -> None:
         best = max(best, abs(np.corrcoef(part.ravel(), template.ravel())[0, 1]))
     found = _best_fit(torch.from_numpy(image)[None, None], torch.from_numpy(template))
     assert found == pytest.approx(best, abs=1e-9)
+
+
+def test_real_images_bring_every_unit_to_a_number(cohort_dir: Path) -> None:
+    found = real_images(Subject.load(), cohort_dir, crops=12)
+    assert set(found) == set(LAYERS.values())
+    for layer, units in found.items():
+        assert list(units) == Subject.load().units(layer)
+        assert all(unit["best"] >= unit["p99"] >= unit["p95"] for unit in units.values())
+
+
+def test_fresh_units_were_not_looked_at_before() -> None:
+    for layer in ("blocks.0.conv", "blocks.3.conv"):
+        watched, fresh = Subject.load().units(layer), Subject.load(fresh=True).units(layer)
+        assert len(watched) == len(fresh) == 8
+        assert not set(watched) & set(fresh)
