@@ -10,6 +10,7 @@ from engine.fields import Checked
 from engine.optimizer import OPTIMIZERS
 from engine.parameterization import PARAMETERIZATIONS
 from engine.regularizer import REGULARIZERS
+from engine.spec import default_regularizers
 from engine.start import STARTS
 from service import errors
 from service.observability.metrics import Metrics
@@ -75,12 +76,25 @@ def method() -> str:
     }
     for title, path, kinds in KINDS:
         parts += [f"## {title}\n", f"Default: {', '.join(f'`{name}`' for name in defaults[path])}.\n"]
+        if kinds is REGULARIZERS:
+            parts.append(_other_defaults())
         for name, kind in kinds.items():
             sentence = (kind.__doc__ or "").strip().split("\n")[0]
             parts.append(f"### `{path}.{name}`\n\n{sentence}\n")
             if rows := settings_of(kind):
                 parts.append(table(header, rows))
     return "\n".join(parts)
+
+
+def _other_defaults() -> str:
+    """Say which parameterizations have other default regularizers than the default one."""
+    usual = default_regularizers(next(iter(PARAMETERIZATIONS.values()))())
+    lines = []
+    for name, kind in PARAMETERIZATIONS.items():
+        own = default_regularizers(kind())
+        if own != usual:
+            lines.append(f"With `{name}`: {', '.join(f'`{choice.name}`' for choice in own) or 'none'}.\n")
+    return "".join(lines)
 
 
 def _errors(kind: type[errors.ServiceError] = errors.ServiceError) -> Iterator[type[errors.ServiceError]]:

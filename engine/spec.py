@@ -8,7 +8,7 @@ from engine.fields import Checked, InvalidField, number
 from engine.grid import Grid
 from engine.objective import Objective
 from engine.optimizer import Adam, Optimizer, Schedule
-from engine.parameterization import Fourier, Parameterization
+from engine.parameterization import Fourier, Parameterization, Patch
 from engine.regularizer import L1, Regularizer, SpectrumMatch, TotalVariation
 from engine.start import ReferenceBrain, Start
 from engine.stopping import Stopping
@@ -31,6 +31,23 @@ class Item:
     seed: int = 0
 
 
+def default_regularizers(parameterization: Parameterization) -> tuple[Regularizer, ...]:
+    """Return the regularizers of a run that names none.
+
+    An image that can become any other is kept smooth, near its start and near
+    the spectrum of brains. Phases, patches and deformations are held by what
+    they are: these penalties would mostly keep them from moving.
+
+    Parameters
+    ----------
+    parameterization : Parameterization
+        How the volume is held.
+    """
+    if parameterization.free_image:
+        return TotalVariation(), L1(), SpectrumMatch()
+    return (TotalVariation(),) if isinstance(parameterization, Patch) else ()
+
+
 @dataclass(frozen=True)
 class Spec(Checked):
     """Everything that determines a visualization, but the network.
@@ -44,7 +61,7 @@ class Spec(Checked):
     intensity_range : tuple of float
         Bounds of the volume, model units.
     parameterization, start, transforms, regularizers, optimizer, schedule, stopping
-        The method.
+        The method; without regularizers, `default_regularizers`.
     anatomy : Anatomy
         What is known of brains on the grid.
     batch : sequence of Item
@@ -64,7 +81,7 @@ class Spec(Checked):
     parameterization: Parameterization = field(default_factory=Fourier)
     start: Start = field(default_factory=ReferenceBrain)
     transforms: Transforms = field(default_factory=Transforms)
-    regularizers: Sequence[Regularizer] = (TotalVariation(), L1(), SpectrumMatch())
+    regularizers: Sequence[Regularizer] = None  # type: ignore[assignment]  # __post_init__ fills it in
     optimizer: Optimizer = field(default_factory=Adam)
     schedule: Schedule = Schedule.CONSTANT
     stopping: Stopping = field(default_factory=Stopping)
@@ -76,6 +93,8 @@ class Spec(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.regularizers is None:
+            object.__setattr__(self, "regularizers", default_regularizers(self.parameterization))
         if len({item.objective.behind_nonlinearities for item in self.items}) > 1:
             raise InvalidField("behind_nonlinearities", "mixed", "the same for the whole batch")
         if self.start.name in self.parameterization.refused_starts:

@@ -17,6 +17,7 @@ from engine.fields import Bounds, Checked
 from engine.optimizer import OPTIMIZERS
 from engine.parameterization import PARAMETERIZATIONS
 from engine.regularizer import REGULARIZERS
+from engine.spec import default_regularizers
 from engine.start import STARTS
 from neurofv.v1 import method_pb2
 from neurofv.v1 import visualization_service_pb2 as vis
@@ -56,7 +57,7 @@ class Method:
             "stopping": _settings(engine.Stopping, request.stopping, "stopping"),
         }
         of_spec = {field.name: field for field in dataclasses.fields(engine.Spec)}
-        choices["regularizers"] = of_spec["regularizers"].default
+        choices["regularizers"] = default_regularizers(choices["parameterization"])
         if request.HasField("regularization"):
             choices["regularizers"] = _regularizers(request.regularization)
         for name in ("steps", "seed", "snapshot_every"):

@@ -129,3 +129,17 @@ def test_an_activation_that_is_not_asked_for_stays_absent() -> None:
     Method.read(request).write(request)
     assert request.HasField("stopping")
     assert not request.stopping.HasField("activation")
+
+
+@pytest.mark.parametrize("name", PARAMETERIZATIONS)
+def test_default_regularizers_fit_the_parameterization(name: str) -> None:
+    request = vis.VisualizeRequest()
+    getattr(request.parameterization, name).SetInParent()
+    chosen = Method.read(request).choices["regularizers"]
+    spec = engine.Spec(
+        engine.Grid((1,), (1.0,)), engine.Objective(()), parameterization=PARAMETERIZATIONS[name]()
+    )
+    assert chosen == spec.regularizers
+    names = [regularizer.name for regularizer in chosen]
+    free = ["total_variation", "l1", "spectrum_match"]
+    assert names == {"maco": [], "deformation": [], "patch": ["total_variation"]}.get(name, free)
