@@ -175,9 +175,10 @@ class Direction:
         if self.position is not None:
             activation = _at(activation, self.position, str(self))
         vectors = activation.flatten(2) if activation.ndim > 2 else activation[..., None]
-        direction = functional.normalize(
-            torch.tensor(self.weights, dtype=vectors.dtype, device=vectors.device), dim=0
-        )
+        # Its length may be beyond float32, or its square beyond any float: only the direction counts.
+        weights = torch.tensor(self.weights, dtype=torch.float64)
+        weights = weights / weights.abs().max().clamp_min(torch.finfo(weights.dtype).tiny)
+        direction = functional.normalize(weights, dim=0).to(vectors)
         if self.measure is Measure.COSINE:
             vectors = functional.normalize(vectors, dim=1, eps=_TINY)
         return torch.einsum("c,ncp->np", direction, vectors).mean(1)

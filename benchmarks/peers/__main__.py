@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from statistics import median
 
 import numpy as np
-import torch
+from rich.progress import track
 from torch import Tensor
 
 from benchmarks.facts import RESULTS, write
 from benchmarks.peers.baselines import Run, b0, b1, b2
 from benchmarks.peers.figures import Figures, judge, real_images, shape_named
-from benchmarks.peers.pictures import LAYERS, METHODS, SEEDS, SHAPE, Subject, make, neurofv
+from benchmarks.peers.pictures import LAYERS, METHODS, SEEDS, SHAPE, Subject, make, neurofv, tasks_of
 
 OURS = "neurofv"
 RIVALS = ("B1 and B2, decay 1.5", "B1 and B2, decay 1.0", "B0")
@@ -64,7 +64,8 @@ def name_shapes(subject: Subject, pictures: dict[tuple[str, str], Tensor]) -> di
     for method in METHODS:
         start = subject.reference if method.startswith(OURS) else grey
         right, fits = [], []
-        for run, image in zip(subject.runs(layer), pictures[method, layer], strict=True):
+        images = pictures[method, layer]
+        for run, image in zip(subject.runs(layer, len(images) // 6), images, strict=True):
             name = subject.bundle.manifest.classes[run.channel]
             scores = shape_named(subject, image, start)
             if name in scores:
@@ -119,13 +120,13 @@ def same_pictures(subject: Subject) -> dict[str, float]:
 def table(medians: dict[str, dict[str, Figures]]) -> str:
     """Return the medians over units as Markdown."""
     lines = [
-        "<!-- Written by `make bench-peers`. Medians over units of the mean over 3 seeds. -->",
+        "<!-- Written by `make bench-peers`: medians over units, mean over 3 seeds (B0: 1 seed, logits). -->",
         "| layer | method | " + " | ".join(name.replace("_", " ") for name in _SHOWN) + " |",
         "|" + " --- |" * (2 + len(_SHOWN)),
     ]
     for layer, methods in medians.items():
         for method, figures in methods.items():
-            cells = " | ".join(f"{figures[name]:.3g}" for name in _SHOWN)
+            cells = " | ".join(f"{figures[name]:.3g}" if name in figures else "-" for name in _SHOWN)
             lines.append(f"| {layer} | {method} | {cells} |")
     return "\n".join(lines) + "\n"
 
@@ -135,21 +136,24 @@ def judge_all(
 ) -> tuple[dict[str, dict[str, dict[int, Figures]]], dict[str, dict[int, dict[str, float]]]]:
     """Return every method's figures by layer and unit, and the real images' (C0)."""
     real = real_images(subject)
-    units: dict[str, dict[str, dict[int, Figures]]] = {}
-    for layer in LAYERS.values():
+    units: dict[str, dict[str, dict[int, Figures]]] = {layer: {} for layer in LAYERS.values()}
+    for method, layer in track(tasks_of(methods), "figures"):
         best = {channel: figures["best"] for channel, figures in real[layer].items()}
         spreads = {channel: subject.objective(layer, channel).terms[0].spread for channel in best}
-        units[layer] = {
-            method: per_unit(judge(subject, layer, pictures[method, layer], best), spreads)
-            for method in methods
-        }
+        rows = judge(subject, layer, pictures[method, layer], best)
+        units[layer][method] = per_unit(rows, spreads)
     return units, real
+
+
+def _medians(units: list[Figures]) -> Figures:
+    return {name: median(unit[name] for unit in units) for name in _SHOWN if name in units[0]}
 
 
 def shares(units: dict[str, dict[str, dict[int, Figures]]], rival: str) -> dict[str, object]:
     """Return on which share of the units neurofv is better than a rival, and on which ones by layer."""
-    by_layer = {layer: compare(found[OURS], found[rival]) for layer, found in units.items()}
-    total = sum(len(found[OURS]) for found in units.values())
+    both = {layer: found for layer, found in units.items() if rival in found}
+    by_layer = {layer: compare(found[OURS], found[rival]) for layer, found in both.items()}
+    total = sum(len(found[OURS]) for found in both.values())
     names = next(iter(by_layer.values()))
     found: dict[str, object] = {
         name: round(sum(len(better[name]) for better in by_layer.values()) / total, 3) for name in names
@@ -163,13 +167,11 @@ def main() -> None:
     subject, unseen = Subject.load(), Subject.load(fresh=True)
     pictures = make(subject, list(METHODS), again)
     check = make(unseen, [OURS, RIVALS[0]], again)
-    torch.set_num_threads(1)
     units, real = judge_all(subject, pictures, list(METHODS))
     others, _ = judge_all(unseen, check, [OURS, RIVALS[0]])
     medians = {
         f"{place} ({layer})": {
-            method: {name: median(figures[name] for figures in found.values()) for name in _SHOWN}
-            for method, found in units[layer].items()
+            method: _medians(list(found.values())) for method, found in units[layer].items()
         }
         for place, layer in LAYERS.items()
     }

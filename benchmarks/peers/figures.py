@@ -37,7 +37,8 @@ def judge(subject: Subject, layer: str, images: Tensor, best_real: dict[int, flo
     """
     magnitude = subject.bundle.prior().magnitude(SHAPE)
     rows = []
-    for run, image in zip(subject.runs(layer), images, strict=True):
+    count = len(images) // len(subject.units(layer))
+    for run, image in zip(subject.runs(layer, count), images, strict=True):
         objective = subject.objective(layer, run.channel)
         term = objective.terms[0]
         clean = float(evaluation.readings(subject.network, objective, image[None, None])[0])
@@ -55,14 +56,14 @@ def judge(subject: Subject, layer: str, images: Tensor, best_real: dict[int, flo
             "selectivity_rank": _rank(subject, layer, run.channel, image),
         }
         rows.append(row)
-    count = len(subject.seeds)
     for first in range(0, len(rows), count):
         agreed = [
             evaluation.agreement(images[a] - subject.reference, images[b] - subject.reference)[0]
             for a, b in combinations(range(first, first + count), 2)
         ]
         for row in rows[first : first + count]:
-            row["seed_agreement"] = float(np.mean(agreed)) if agreed else 1.0
+            # Of one seed there is nothing to agree with.
+            row |= {"seed_agreement": float(np.mean(agreed))} if agreed else {}
     return rows
 
 

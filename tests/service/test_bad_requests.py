@@ -4,7 +4,9 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2
 
+from models import ZOO, read_bundle
 from neurofv.v1 import model_service_pb2
+from neurofv.v1 import visualization_service_pb2 as vis
 from tests.server import RunningServer
 from tests.service.requests import CUBE, SMALL, failure, request, violations
 
@@ -19,118 +21,150 @@ def _unit(text: str, more: str = "") -> str:
 
 WEIGHTS = " ".join(["weights: 1"] * 32)
 SUBJECT = "start { subject {} }"
+BRAIN = read_bundle(ZOO / "lesion-shapes" / "1").reference().to_bytes()
 
 
-def _field(kind: str, field: str) -> tuple:
-    return INVALID, kind, field
+def _invalid(field: str, *parts: str, reason: str = "INVALID_FIELD") -> tuple:
+    """Make the case of a request whose field cannot be used."""
+    return request(*parts), INVALID, reason, field
 
 
+def _absent(reason: str, *parts: str) -> tuple:
+    """Make the case of a request for what is not there."""
+    return request(*parts), NOT_FOUND, reason, None
+
+
+def _beside(*class_names: str, nifti: bytes = BRAIN) -> vis.VisualizeRequest:
+    """Ask for a comparison with real images."""
+    asked = request(CUBE, SMALL, "steps: 1")
+    for name in class_names:
+        asked.comparisons.real_images.add(class_name=name).image.nifti = nifti
+    return asked
+
+
+def _direction(weights: str, more: str = "") -> str:
+    return _unit(f'direction {{ layer: "{LAYER}" {weights} {more} }}')
+
+
+def _regularizer(text: str) -> str:
+    return f"regularization {{ regularizers {{ {text} }} }}"
+
+
+def _transfer(text: str) -> str:
+    return f"comparisons {{ {text} }}"
+
+
+TERM = "objective.terms[0]"
+REAL = "comparisons.real_images"
+CUBES = 'terms { class_logit { class_name: "cube" } }'
+CONTRAST = 'terms { class_logit { class_name: "cube" contrast: true } }'
+CHANNEL = f'channel {{ layer: "{LAYER}" channel: %d }}'
+PERSON = f'subject_activations {{ layer: "{LAYER}" comparison: %d }}'
+HELLO = 'subject { nifti: "hello" }'
+ZEROS = f'sha256: "{64 * "0"}"'
+MACO = "parameterization { maco {} }"
+WARP = "parameterization { deformation {} }"
+CLIP = "intensity_clip { low: 0.9 high: 0.1 }"
 MORE = {
-    "a direction with too few numbers": (
-        request(_unit(f'direction {{ layer: "{LAYER}" weights: 1 }}')),
-        *_field("INVALID_FIELD", "objective.terms[0].direction.weights"),
+    "a direction with too few numbers": _invalid(f"{TERM}.direction.weights", _direction("weights: 1")),
+    "a direction of zeros": _invalid(f"{TERM}.direction.weights", _direction(WEIGHTS.replace("1", "0"))),
+    "a direction of no number": _invalid(
+        f"{TERM}.direction.weights", _direction(WEIGHTS.replace("1", "nan", 1))
     ),
-    "a direction of zeros": (
-        request(_unit(f'direction {{ layer: "{LAYER}" {WEIGHTS.replace("1", "0")} }}')),
-        *_field("INVALID_FIELD", "objective.terms[0].direction.weights"),
+    "a direction off the grid": _invalid(
+        f"{TERM}.direction.position", _direction(WEIGHTS, "voxel { i: 400 }")
     ),
-    "an unknown measure": (
-        request(_unit(f'direction {{ layer: "{LAYER}" {WEIGHTS} measure: 9 }}')),
-        *_field("INVALID_FIELD", "objective.terms[0].direction.measure"),
+    "an unknown measure": _invalid(f"{TERM}.direction.measure", _direction(WEIGHTS, "measure: 9")),
+    "an unknown sense": _invalid(f"{TERM}.sense", _unit('class_logit { class_name: "cube" }', "sense: 9")),
+    "an unknown layer to take whole": _absent("LAYER_NOT_FOUND", _unit('whole_layer { layer: "conv9" }')),
+    "a batch that reads another layer": _invalid("batch[0]", CUBE, f"batch {{ terms {{ {CHANNEL % 0} }} }}"),
+    "a batch without terms": _invalid("batch[0].terms", CUBE, "batch {}"),
+    "an unknown class in a batch": _absent(
+        "CLASS_NOT_FOUND", CUBE, 'batch { terms { class_logit { class_name: "blob" } } }'
     ),
-    "an unknown layer to take whole": (
-        request(_unit('whole_layer { layer: "conv9" }')),
-        NOT_FOUND,
-        "LAYER_NOT_FOUND",
+    "a unit out of range in a batch": (
+        request(_unit(CHANNEL % 0), f"batch {{ terms {{ {CHANNEL % 99} }} }}"),
+        grpc.StatusCode.OUT_OF_RANGE,
+        "UNIT_OUT_OF_RANGE",
+        "batch[0].terms[0].channel.channel",
+    ),
+    "a batch on both sides of the nonlinearities": _invalid(
+        "batch[0].behind_nonlinearities", CUBE, f"batch {{ {CUBES} behind_nonlinearities: true }}"
+    ),
+    "too many objectives": _invalid("batch", CUBE, 64 * f"batch {{ {CUBES} }}"),
+    "too many terms by contrast": _invalid("objective.terms", f"objective {{ {11 * CONTRAST} }}"),
+    "negative samples": _invalid("samples", CUBE, "samples: -2"),
+    "too many samples": _invalid("batch", CUBE, "samples: 65"),
+    "more voxels than the server takes": _invalid(
+        "canvas.size_mm", CUBE, "canvas { size_mm {} } samples: 60", reason="VOLUME_TOO_LARGE"
+    ),
+    "a start on nobody": _invalid("subject.nifti", CUBE, SUBJECT),
+    "the activations of nobody": _invalid("subject.nifti", _unit(PERSON % 0)),
+    "an unknown comparison with a subject": _invalid(
+        f"{TERM}.subject_activations.comparison", _unit(PERSON % 9), HELLO
+    ),
+    "a subject that nothing uses": _invalid("subject", CUBE, HELLO),
+    "a subject that is no image": _invalid("subject.nifti", CUBE, SUBJECT, HELLO, reason="SUBJECT_UNUSABLE"),
+    "a subject by its digest alone": _invalid("subject.nifti", CUBE, SUBJECT, f"subject {{ {ZEROS} }}"),
+    "another subject than the digest's": _invalid(
+        "subject.sha256", CUBE, SUBJECT, f'subject {{ nifti: "x" {ZEROS} }}'
+    ),
+    "a ceiling that nobody knows": _invalid(
+        "regularization.activation_ceiling",
+        _unit('channel { layer: "blocks.1.norm" }'),
+        _regularizer("activation_ceiling {}"),
+    ),
+    "a ceiling on a whole layer": _invalid(
+        "regularization.activation_ceiling",
+        _unit(f'whole_layer {{ layer: "{LAYER}" }}'),
+        _regularizer("activation_ceiling {}"),
+    ),
+    "phases of nothing": _invalid("start", CUBE, MACO, "start { zeros {} }"),
+    "a warp of noise": _invalid("start", CUBE, WARP, "start { noise {} }"),
+    "a warp of nothing": _invalid("start", CUBE, WARP, "start { zeros {} }"),
+    "a blur of phases": _invalid("parameterization", CUBE, MACO, _regularizer("gaussian_blur {}")),
+    "a clip of warps": _invalid("parameterization", CUBE, WARP, _regularizer("intensity_clip {}")),
+    "real brains that the server has not": _invalid(
+        "parameterization.patch.real", CUBE, "parameterization { patch { real: true } }"
+    ),
+    "quantiles upside down": _invalid(
+        "regularization.regularizers[0].intensity_clip.low", CUBE, _regularizer(CLIP)
+    ),
+    "a regularizer on an unknown layer": _absent(
+        "LAYER_NOT_FOUND", CUBE, _regularizer('feature_distance { layer: "conv9" }')
+    ),
+    "a second opinion from nobody": _absent("MODEL_NOT_FOUND", CUBE, _transfer('transfer_model: "nobody"')),
+    "a second opinion from another version": _absent(
+        "MODEL_NOT_FOUND", CUBE, _transfer('transfer_model: "lesion-shapes" transfer_version: 9')
+    ),
+    "a second opinion from a damaged bundle": (
+        request(CUBE, _transfer('transfer_model: "lesion-shapes" transfer_version: 2')),
+        grpc.StatusCode.DATA_LOSS,
+        "ARTIFACT_CORRUPT",
         None,
     ),
-    "a batch that reads another layer": (
-        request(CUBE, f'batch {{ terms {{ channel {{ layer: "{LAYER}" }} }} }}'),
-        *_field("INVALID_FIELD", "batch[0]"),
+    "real images for a channel": _invalid(
+        REAL, _unit(CHANNEL % 0), _transfer('real_images { class_name: "cube" }')
     ),
-    "a batch without terms": (request(CUBE, "batch {}"), *_field("INVALID_FIELD", "batch[0].terms")),
-    "an unknown class in a batch": (
-        request(CUBE, 'batch { terms { class_logit { class_name: "blob" } } }'),
-        NOT_FOUND,
-        "CLASS_NOT_FOUND",
-        None,
+    "too few real images": (_beside("cube"), INVALID, "INVALID_FIELD", REAL),
+    "real images of one class": (_beside("cube", "cube"), INVALID, "INVALID_FIELD", REAL),
+    "real images of an unknown class": (_beside("cube", "blob"), NOT_FOUND, "CLASS_NOT_FOUND", None),
+    "a real image without a file": (
+        _beside("cube", nifti=b""),
+        INVALID,
+        "INVALID_FIELD",
+        f"{REAL}[0].image.nifti",
     ),
-    "negative samples": (request(CUBE, "samples: -2"), *_field("INVALID_FIELD", "samples")),
-    "too many samples": (request(CUBE, "samples: 65"), *_field("INVALID_FIELD", "batch")),
-    "more voxels than the server takes": (
-        request(CUBE, "canvas { size_mm {} } samples: 60"),
-        *_field("VOLUME_TOO_LARGE", "canvas.size_mm"),
+    "a real image that is none": (
+        _beside("cube", nifti=b"hello"),
+        INVALID,
+        "SUBJECT_UNUSABLE",
+        f"{REAL}[0].image.nifti",
     ),
-    "a start on nobody": (request(CUBE, SUBJECT), *_field("INVALID_FIELD", "subject.nifti")),
-    "a subject that nothing uses": (
-        request(CUBE, 'subject { nifti: "x" }'),
-        *_field("INVALID_FIELD", "subject"),
-    ),
-    "a subject that is no image": (
-        request(CUBE, SUBJECT, 'subject { nifti: "hello" }'),
-        *_field("SUBJECT_UNUSABLE", "subject.nifti"),
-    ),
-    "a subject by its digest alone": (
-        request(CUBE, SUBJECT, f'subject {{ sha256: "{64 * "0"}" }}'),
-        *_field("INVALID_FIELD", "subject.nifti"),
-    ),
-    "another subject than the digest's": (
-        request(CUBE, SUBJECT, f'subject {{ nifti: "x" sha256: "{64 * "0"}" }}'),
-        *_field("INVALID_FIELD", "subject.sha256"),
-    ),
-    "a ceiling that nobody knows": (
-        request(
-            _unit('channel { layer: "blocks.1.norm" }'),
-            "regularization { regularizers { activation_ceiling {} } }",
-        ),
-        *_field("INVALID_FIELD", "regularization.activation_ceiling"),
-    ),
-    "phases of nothing": (
-        request(CUBE, "parameterization { maco {} } start { zeros {} }"),
-        *_field("INVALID_FIELD", "start"),
-    ),
-    "a warp of noise": (
-        request(CUBE, "parameterization { deformation {} } start { noise {} }"),
-        *_field("INVALID_FIELD", "start"),
-    ),
-    "a blur of phases": (
-        request(CUBE, "parameterization { maco {} } regularization { regularizers { gaussian_blur {} } }"),
-        *_field("INVALID_FIELD", "parameterization"),
-    ),
-    "real brains that the server has not": (
-        request(CUBE, "parameterization { patch { real: true } }"),
-        *_field("INVALID_FIELD", "parameterization.patch.real"),
-    ),
-    "quantiles upside down": (
-        request(CUBE, "regularization { regularizers { intensity_clip { low: 0.9 high: 0.1 } } }"),
-        *_field("INVALID_FIELD", "regularization.regularizers[0].intensity_clip.low"),
-    ),
-    "a regularizer on an unknown layer": (
-        request(CUBE, 'regularization { regularizers { feature_distance { layer: "conv9" } } }'),
-        NOT_FOUND,
-        "LAYER_NOT_FOUND",
-        None,
-    ),
-    "a second opinion from nobody": (
-        request(CUBE, 'comparisons { transfer_model: "nobody" }'),
-        NOT_FOUND,
-        "MODEL_NOT_FOUND",
-        None,
-    ),
-    "real images for a channel": (
-        request(
-            _unit(f'channel {{ layer: "{LAYER}" }}'), 'comparisons { real_images { class_name: "cube" } }'
-        ),
-        *_field("INVALID_FIELD", "comparisons.real_images"),
-    ),
-    "a look every zero steps": (
-        request(CUBE, "stopping { look_every: 0 }"),
-        *_field("INVALID_FIELD", "stopping.look_every"),
-    ),
-    "no copy at all": (
-        request(CUBE, "transforms { copies: 0 }"),
-        *_field("INVALID_FIELD", "transforms.copies"),
-    ),
+    "an end before the start": _invalid("stopping.seconds", CUBE, "stopping { seconds: -1 }"),
+    "an activation that is no number": _invalid("stopping.activation", CUBE, "stopping { activation: nan }"),
+    "a look every zero steps": _invalid("stopping.look_every", CUBE, "stopping { look_every: 0 }"),
+    "no copy at all": _invalid("transforms.copies", CUBE, "transforms { copies: 0 }"),
 }
 CASES = MORE | {
     "no model": (request(CUBE, model=""), INVALID, "INVALID_FIELD", "model"),
@@ -166,29 +200,21 @@ CASES = MORE | {
         "INVALID_FIELD",
         "objective.terms[0].weight",
     ),
-    "negative weight of a regularizer": (
-        request(CUBE, "regularization { regularizers { l2 { weight: -0.5 } } }"),
-        INVALID,
-        "INVALID_FIELD",
+    "negative weight of a regularizer": _invalid(
         "regularization.regularizers[0].l2.weight",
+        CUBE,
+        "regularization { regularizers { l2 { weight: -0.5 } } }",
     ),
-    "a regularizer without kind": (
-        request(CUBE, "regularization { regularizers {} }"),
-        INVALID,
-        "INVALID_FIELD",
-        "regularization.regularizers[0]",
+    "a regularizer without kind": _invalid(
+        "regularization.regularizers[0]", CUBE, "regularization { regularizers {} }"
     ),
-    "a regularizer twice": (
-        request(CUBE, "regularization { regularizers { l1 {} } regularizers { l1 {} } }"),
-        INVALID,
-        "INVALID_FIELD",
+    "a regularizer twice": _invalid(
         "regularization.regularizers[1]",
+        CUBE,
+        "regularization { regularizers { l1 {} } regularizers { l1 {} } }",
     ),
-    "too many terms": (
-        request("objective {" + 65 * ' terms { class_logit { class_name: "cube" } }' + "}"),
-        INVALID,
-        "INVALID_FIELD",
-        "objective.terms",
+    "too many terms": _invalid(
+        "objective.terms", "objective {" + 65 * ' terms { class_logit { class_name: "cube" } }' + "}"
     ),
     "a layer with an endless name": (
         request(_unit(f'channel {{ layer: "{"x" * 100_000}" }}')),
@@ -216,24 +242,11 @@ CASES = MORE | {
         "INVALID_FIELD",
         "transforms.rotation_degrees",
     ),
-    "infinity in a field": (
-        request(CUBE, "optimizer { adam { learning_rate: inf } }"),
-        INVALID,
-        "INVALID_FIELD",
-        "optimizer.adam.learning_rate",
+    "infinity in a field": _invalid(
+        "optimizer.adam.learning_rate", CUBE, "optimizer { adam { learning_rate: inf } }"
     ),
-    "an unknown schedule": (
-        request(CUBE, "optimizer { schedule: 7 }"),
-        INVALID,
-        "INVALID_FIELD",
-        "optimizer.schedule",
-    ),
-    "NaN in the canvas": (
-        request(CUBE, "canvas { size_mm { j: nan } }"),
-        INVALID,
-        "INVALID_FIELD",
-        "canvas.size_mm.j",
-    ),
+    "an unknown schedule": _invalid("optimizer.schedule", CUBE, "optimizer { schedule: 7 }"),
+    "NaN in the canvas": _invalid("canvas.size_mm.j", CUBE, "canvas { size_mm { j: nan } }"),
     "a canvas too large": (
         request(CUBE, "canvas { size_mm { i: 5000 j: 50 k: 50 } }"),
         INVALID,
@@ -246,27 +259,15 @@ CASES = MORE | {
         "INVALID_FIELD",
         "canvas.size_mm",
     ),
-    "a canvas off the grid": (
-        request(CUBE, "canvas { center_mm { x: 900 } }"),
-        INVALID,
-        "INVALID_FIELD",
-        "canvas.center_mm",
+    "a canvas off the grid": _invalid("canvas.center_mm", CUBE, "canvas { center_mm { x: 900 } }"),
+    "a neuron off the grid": _invalid(
+        "objective.terms[0].neuron.position", _unit(f'neuron {{ layer: "{LAYER}" voxel {{ i: 400 }} }}')
     ),
-    "a neuron off the grid": (
-        request(_unit(f'neuron {{ layer: "{LAYER}" voxel {{ i: 400 }} }}')),
-        INVALID,
-        "INVALID_FIELD",
+    "a neuron outside its canvas": _invalid(
         "objective.terms[0].neuron.position",
-    ),
-    "a neuron outside its canvas": (
-        request(
-            _unit(f'neuron {{ layer: "{LAYER}" voxel {{ i: 2 j: 2 k: 2 }} }}'),
-            SMALL,
-            "canvas { center_mm {} }",
-        ),
-        INVALID,
-        "INVALID_FIELD",
-        "objective.terms[0].neuron.position",
+        _unit(f'neuron {{ layer: "{LAYER}" voxel {{ i: 2 j: 2 k: 2 }} }}'),
+        SMALL,
+        "canvas { center_mm {} }",
     ),
 }
 
