@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from engine.capture import activations, frozen
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
-# Below this distance of the anchors there is no scale to measure on.
-_LEAST_RANGE = 1e-6
+# Anchors nearer than this are no scale: ranks of some 50,000 thinned values err by about 0.005.
+_LEAST_RANGE = 0.02
 
 
 def spearman(first: Tensor, second: Tensor) -> float:
@@ -65,7 +65,7 @@ def path_similarity(
     Returns
     -------
     dict of str to float
-        By layer, in the order given. A layer that tells the classes apart by less than 1e-6 is left out.
+        By layer, in the order given. A layer that tells the classes apart by less than 0.02 is left out.
 
     Raises
     ------

@@ -145,7 +145,7 @@ def test_a_patch_brings_its_opacity(client: neurofv.Client) -> None:
 
 
 def test_the_result_is_compared_with_another_model_and_with_real_images(client: neurofv.Client) -> None:
-    images = [shifted(step) for step in range(3)]
+    images = [shifted(0), shifted(1), noisy()]
     result = client.visualize(
         MODEL,
         class_name="cube",
@@ -166,6 +166,15 @@ def shifted(voxels: int) -> nibabel.Nifti1Image:
     """A brain, moved."""
     image = nibabel.load(SUBJECT)
     return nibabel.Nifti1Image(np.roll(image.get_fdata(dtype=np.float32), voxels, axis=1), image.affine)
+
+
+def noisy() -> nibabel.Nifti1Image:
+    """Noise in the place of a brain: nothing that a layer could mistake for one."""
+    image = nibabel.load(SUBJECT)
+    brain = image.get_fdata(dtype=np.float32)
+    return nibabel.Nifti1Image(
+        (brain > 0.1) * np.random.default_rng(0).random(brain.shape, np.float32), image.affine
+    )
 
 
 def voxels(result: neurofv.Visualization) -> np.ndarray:

@@ -262,16 +262,3 @@ def test_a_second_model_is_asked_what_it_sees(server: RunningServer) -> None:
     expected = float(logits.softmax(0)[BUNDLE.manifest.classes.index("cube")])
     assert found.probability == pytest.approx(expected, rel=1e-3)
     assert stream.accepted.comparisons.transfer_version == 1
-
-
-def test_activation_paths_beside_real_images(server: RunningServer, cohort_dir: Path) -> None:
-    files = sorted(cohort_dir.glob("sub-*/anat/*desc-affinebrain_T1w.nii.gz"))[:3]
-    asked = request(CUBE, SMALL)
-    for file, name in zip(files, ("cube", "cube", "sphere"), strict=True):
-        asked.comparisons.real_images.add(class_name=name).image.nifti = file.read_bytes()
-    stream = Stream(list(server.visualization.Visualize(asked, timeout=240)))
-    path = stream.completed.evaluation.path
-    assert {entry.layer for entry in path} <= {layer.name for layer in BUNDLE.layers()}
-    assert path
-    assert all(np.isfinite(entry.similarity) for entry in path)
-    assert not any(real.image.nifti for real in stream.accepted.comparisons.real_images)
