@@ -21,6 +21,13 @@ from neurofv.results import Visualization
 from neurofv.v1 import method_pb2 as method
 from neurofv.volumes import SUFFIX
 
+# Pictures to look at: a quieter ground and shorter steps than the defaults, which drive units harder.
+_QUIET = {
+    "regularizers": {"total_variation": 15.0, "l1": 10.0, "spectrum_match": 1.0},
+    "optimizer": {"adam": 0.05},
+}
+_STEPS = 128
+
 
 def demo(
     model: Annotated[str, typer.Option(help="NAME or NAME/VERSION.")] = "lesion-shapes",
@@ -42,11 +49,12 @@ def demo(
         name, version = split_model(model, "model")
         choices = {
             "version": version,
-            "steps": steps,
+            "steps": steps or _STEPS,
             "seed": seed,
             "canvas_mm": read_edges(canvas),
             "start": read_setting(start, method.Start(), "--start"),
             "snapshot_every": 0,
+            **_QUIET,
         }
         table, results = _table(), []
         with Client(server, deadline_seconds=deadline) as client:
