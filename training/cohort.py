@@ -13,7 +13,6 @@ import numpy as np
 from rich.progress import track
 
 from models.manifest import Normalization
-from training.lesions import REACH, centers
 
 NORMALIZATION = Normalization(quantile=0.995)
 """How images become model units: bright tissue lies near 1."""
@@ -43,22 +42,6 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Brains:
-    """Some subjects' brains, ready to paint.
-
-    Attributes
-    ----------
-    volumes : numpy.ndarray
-        float16, shape `(n, X, Y, Z)`, model units.
-    sites : tuple of numpy.ndarray
-        For each brain the voxels that a lesion may be centred on, as `training.lesions.centers` finds them.
-    """
-
-    volumes: np.ndarray
-    sites: tuple[np.ndarray, ...]
-
-
-@dataclass(frozen=True)
 class Cohort:
     """Brains of one cohort in model units.
 
@@ -82,8 +65,8 @@ class Cohort:
     space: str
     source: Source
 
-    def part(self, subjects: tuple[str, ...]) -> Brains:
-        """Take the brains of some subjects and find where lesions fit into them.
+    def volumes(self, subjects: tuple[str, ...]) -> np.ndarray:
+        """Take the brains of some subjects.
 
         Parameters
         ----------
@@ -92,23 +75,10 @@ class Cohort:
 
         Returns
         -------
-        Brains
-            In the order given.
-
-        Raises
-        ------
-        CohortError
-            If a brain has no room for a lesion.
+        numpy.ndarray
+            float16 copy, shape `(len(subjects), X, Y, Z)`, in the order given.
         """
-        volumes = self.brains[[self.subjects.index(subject) for subject in subjects]]
-        sites = tuple(centers(volume > 0) for volume in volumes)
-        for subject, found in zip(subjects, sites, strict=True):
-            if not len(found):
-                raise CohortError(
-                    f"{subject}: no place in the brain is {REACH:g} voxels from its edge, as a lesion needs; "
-                    "check the skull-stripping, or resample to 2 mm"
-                )
-        return Brains(volumes, sites)
+        return self.brains[[self.subjects.index(subject) for subject in subjects]]
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from models.manifest import Interval
-from training.cohort import Brains
 from training.intervals import accuracy_interval
-from training.lesions import CLASSES, draw_lesion, paint
+from training.lesions.brains import Brains
+from training.lesions.shapes import CLASSES, draw_lesion, paint
 
 LogitLevel = Literal["0.05", "0.5", "0.95"]
 LOGIT_LEVELS: tuple[LogitLevel, ...] = ("0.05", "0.5", "0.95")

@@ -25,8 +25,8 @@ from models.manifest import (
 from training.card import write_card
 from training.cohort import INTENSITY_RANGE, NORMALIZATION, Cohort, Split
 from training.evaluate import Trials
-from training.lesions import CLASSES
-from training.recipe import ARCHITECTURE, HYPERPARAMETERS, Recipe
+from training.lesions.recipe import ARCHITECTURE, HYPERPARAMETERS, Recipe
+from training.lesions.shapes import CLASSES
 from training.statistics import cohort_prior, mean_brain
 
 NAME, VERSION = "lesion-shapes", 1

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from training.crops import CropSampler
+from training.lesions.crops import CropSampler
 
 Report = Callable[[int, float, float], None]
 """Called after every step with the step's number, its loss and its share of right answers."""

@@ -12,8 +12,9 @@ import engine
 from benchmarks.peers.pictures import EDGE, LAYERS, SHAPE, Subject
 from engine import evaluation
 from training.cohort import read_cohort
-from training.crops import Augmentation, CropSampler
-from training.lesions import SHAPES, shape_mask
+from training.lesions.brains import paintable
+from training.lesions.crops import Augmentation, CropSampler
+from training.lesions.shapes import SHAPES, shape_mask
 
 Figures = dict[str, float]
 COHORT = Path(os.environ.get("NEUROFV_COHORT", "../shared/cohort"))
@@ -121,7 +122,7 @@ def real_images(
     """
     cohort = read_cohort(root)
     held_out = set(subject.bundle.manifest.training.subjects_test) & set(cohort.subjects)
-    brains = cohort.part(tuple(sorted(held_out)) or cohort.subjects)
+    brains = paintable(cohort, tuple(sorted(held_out)) or cohort.subjects)
     plain = Augmentation(False, 0.0, (0.0, 0.0))
     images, _ = CropSampler(brains, seed=2026, augmentation=plain).batch(0, crops, EDGE)
     found: dict[str, dict[int, dict[str, float]]] = {}

@@ -18,7 +18,7 @@ from models import ZOO, read_bundle
 from neurofv.v1 import visualization_service_pb2 as vis
 from tests.server import RunningServer
 from tests.service.requests import CUBE, Stream, failure, request, violations
-from training import lesions
+from training.lesions import shapes as lesions
 
 CANVAS = "canvas { size_mm { i: 48 j: 48 k: 48 } } snapshot_every: 0"
 SMALL = f"{CANVAS} steps: 3"

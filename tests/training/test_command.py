@@ -11,7 +11,8 @@ from typer.testing import CliRunner, Result
 from models import Bundle, read_bundle
 from training.__main__ import app
 from training.cohort import Cohort
-from training.lesions import CLASSES
+from training.lesions.brains import paintable
+from training.lesions.shapes import CLASSES
 from training.statistics import LEVELS, brain_mask
 
 
@@ -69,7 +70,7 @@ def test_the_bundle_is_complete_and_says_how_it_came_to_be(bundle: Bundle, block
 
 
 def test_reference_and_prior_are_those_of_the_training_subjects(bundle: Bundle, block: Cohort) -> None:
-    train = block.part(bundle.manifest.training.subjects_train).volumes
+    train = paintable(block, bundle.manifest.training.subjects_train).volumes
     reference = bundle.reference()
     np.testing.assert_allclose(reference.get_fdata(), train.mean(axis=0, dtype=np.float32), atol=0.003)
     np.testing.assert_array_equal(reference.affine, block.affine)

@@ -5,15 +5,16 @@ import pytest
 import torch
 
 from training.cohort import Cohort, CohortError
-from training.crops import Augmentation, CropSampler
-from training.lesions import CLASSES, GRID
+from training.lesions.brains import paintable
+from training.lesions.crops import Augmentation, CropSampler
+from training.lesions.shapes import CLASSES, GRID
 
 PLAIN = Augmentation(flip=False, gain=0.0, noise=(0.0, 0.0))
 
 
 @pytest.fixture(scope="module")
 def sampler(block: Cohort) -> CropSampler:
-    return CropSampler(block.part(block.subjects[:3]), seed=5)
+    return CropSampler(paintable(block, block.subjects[:3]), seed=5)
 
 
 def test_a_batch_is_a_function_of_seed_and_step(block: Cohort, sampler: CropSampler) -> None:
@@ -40,7 +41,7 @@ def test_a_crop_larger_than_the_volume_is_cut_down(sampler: CropSampler) -> None
 
 def test_each_crop_holds_its_whole_lesion(block: Cohort) -> None:
     """Without augmentation, a crop differs from every window of the bare brain by one lesion's support."""
-    flat = block.part(block.subjects[:1])
+    flat = paintable(block, block.subjects[:1])
     flat.volumes[:] = 0.5  # on even tissue, the lesion is all that differs
     crops, labels = CropSampler(flat, seed=1, augmentation=PLAIN).batch(0, size=24, edge=GRID)
     for crop, label in zip(crops, labels, strict=True):
@@ -79,4 +80,4 @@ def test_a_brain_without_room_is_named(block: Cohort) -> None:
     brains[2, :, :, 8:] = 0
     spoiled = Cohort(block.subjects, brains, block.affine, block.space, block.source)
     with pytest.raises(CohortError, match=f"{block.subjects[2]}: no place in the brain"):
-        spoiled.part(block.subjects)
+        paintable(spoiled, block.subjects)

@@ -6,12 +6,13 @@ import torch
 from torch import nn
 
 from models.architectures import build
-from training.baselines import FEATURES, baselines, guess, with_lesion
 from training.cohort import Cohort
 from training.evaluate import Trials, draw_images, evaluate
 from training.intervals import accuracy_interval
-from training.lesions import CLASSES, draw_lesion, paint
-from training.recipe import ARCHITECTURE, HYPERPARAMETERS
+from training.lesions.baselines import FEATURES, baselines, guess, with_lesion
+from training.lesions.brains import paintable
+from training.lesions.recipe import ARCHITECTURE, HYPERPARAMETERS
+from training.lesions.shapes import CLASSES, draw_lesion, paint
 
 
 def test_an_interval_knows_that_images_of_a_subject_are_alike() -> None:
@@ -38,7 +39,7 @@ def test_intervals_cover_the_truth() -> None:
 
 
 def test_images_are_seeded_and_complete(block: Cohort) -> None:
-    brains = block.part(block.subjects[:2])
+    brains = paintable(block, block.subjects[:2])
     first = list(draw_images(brains, draws=2, seed=3))
     assert [(row, label) for row, label, _ in first] == [
         (row, label) for row in range(2) for _ in range(2) for label in range(len(CLASSES))
@@ -50,7 +51,7 @@ def test_images_are_seeded_and_complete(block: Cohort) -> None:
 def test_evaluation_watches_layers_and_leaves_no_hooks(block: Cohort) -> None:
     torch.manual_seed(0)
     network = build(ARCHITECTURE, **HYPERPARAMETERS)
-    trials = evaluate(network, block.part(block.subjects[:2]), draws=1, seed=0)
+    trials = evaluate(network, paintable(block, block.subjects[:2]), draws=1, seed=0)
     widths = HYPERPARAMETERS["widths"]
     assert isinstance(widths, list)
     assert list(trials.means) == [*(f"blocks.{i}.conv" for i in range(len(widths))), "classifier"]
@@ -58,7 +59,7 @@ def test_evaluation_watches_layers_and_leaves_no_hooks(block: Cohort) -> None:
     assert (trials.maxima["blocks.1.conv"] >= trials.means["blocks.1.conv"]).all()
     np.testing.assert_array_equal(trials.means["classifier"], trials.logits)
     assert not any(module._forward_hooks for module in network.modules())
-    volume = next(draw_images(block.part(block.subjects[:1]), 1, 0))[2]
+    volume = next(draw_images(paintable(block, block.subjects[:1]), 1, 0))[2]
     with torch.no_grad():
         np.testing.assert_array_equal(network(torch.from_numpy(volume)[None, None])[0], trials.logits[0])
 
@@ -77,7 +78,7 @@ def test_figures_follow_from_the_answers() -> None:
 
 
 def test_features_after_painting_are_those_of_the_whole_volume(block: Cohort) -> None:
-    brains = block.part(block.subjects[:1])
+    brains = paintable(block, block.subjects[:1])
     brain = brains.volumes[0].astype(np.float32)
     rng = np.random.default_rng(4)
     for label in CLASSES * 2:
@@ -99,7 +100,9 @@ def test_the_guess_finds_what_a_number_tells() -> None:
 
 
 def test_baselines_sit_at_chance(block: Cohort) -> None:
-    found = baselines(block.part(block.subjects[:5]), block.part(block.subjects[5:]), draws=20, seed=0)
+    found = baselines(
+        paintable(block, block.subjects[:5]), paintable(block, block.subjects[5:]), draws=20, seed=0
+    )
     assert set(found) == {"total intensity", "bright-voxel count"}
     for interval in found.values():
         assert interval.low <= 1 / len(CLASSES) <= interval.high
@@ -116,5 +119,5 @@ def test_hooks_are_removed_when_a_network_fails(block: Cohort) -> None:
 
     network = Failing()
     with pytest.raises(RuntimeError, match="broken"):
-        evaluate(network, block.part(block.subjects[:1]), draws=1, seed=0)
+        evaluate(network, paintable(block, block.subjects[:1]), draws=1, seed=0)
     assert not network.conv._forward_hooks

@@ -5,9 +5,10 @@ import torch
 from torch import nn
 
 from training.cohort import Cohort
-from training.crops import CropSampler
 from training.fit import Phase, fit_phase, perturb
-from training.recipe import PHASES, Recipe
+from training.lesions.brains import paintable
+from training.lesions.crops import CropSampler
+from training.lesions.recipe import PHASES, Recipe
 
 TINY = (
     Phase("shapes", steps=3, size=6, edge=20, rate=1e-3),
@@ -17,7 +18,7 @@ TINY = (
 
 @pytest.fixture(scope="module")
 def sampler(block: Cohort) -> CropSampler:
-    return CropSampler(block.part(block.subjects[:2]), seed=0)
+    return CropSampler(paintable(block, block.subjects[:2]), seed=0)
 
 
 def _silent(_step: int, _loss: float, _right: float) -> None:

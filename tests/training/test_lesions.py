@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from training import lesions
-from training.lesions import CLASSES, GRID, NONE, PROFILE, REACH, SHAPES
+from training.lesions import shapes as lesions
+from training.lesions.shapes import CLASSES, GRID, NONE, PROFILE, REACH, SHAPES
 
 MIDDLE = GRID // 2
 offsets = st.tuples(*[st.floats(-0.5, 0.5)] * 3).map(np.array)

@@ -11,8 +11,9 @@ from models import ZOO, Bundle, Repository
 from tests.brains import write_tables
 from training.cohort import Cohort, read_cohort, read_participants
 from training.evaluate import evaluate
-from training.lesions import CLASSES
-from training.recipe import ARCHITECTURE, HYPERPARAMETERS, Recipe
+from training.lesions.brains import paintable
+from training.lesions.recipe import ARCHITECTURE, HYPERPARAMETERS, Recipe
+from training.lesions.shapes import CLASSES
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,6 @@ def unseen(
 
 def test_its_accuracy_can_be_reproduced(shipped: Bundle, unseen: tuple[Cohort, bool]) -> None:
     cohort, real = unseen
-    trials = evaluate(shipped.network(), cohort.part(cohort.subjects), draws=2, seed=99)
+    trials = evaluate(shipped.network(), paintable(cohort, cohort.subjects), draws=2, seed=99)
     # Invented brains are not what the network was trained on, so the bound is lower there.
     assert trials.accuracy().estimate >= (0.9 if real else 0.75)

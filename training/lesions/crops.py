@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.cohort import Brains
-from training.lesions import CLASSES, GRID, Lesion, draw_lesion
+from training.lesions.brains import Brains
+from training.lesions.shapes import CLASSES, GRID, Lesion, draw_lesion
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from models.manifest import Interval
-from training.cohort import Brains
 from training.intervals import accuracy_interval
-from training.lesions import CLASSES, GRID, Lesion, draw_lesion, paint
+from training.lesions.brains import Brains
+from training.lesions.shapes import CLASSES, GRID, Lesion, draw_lesion, paint
 
 BRIGHT = 0.9
 """A voxel above this, in model units, counts as bright: every lesion pulls at least this far."""

@@ -10,9 +10,9 @@ from pydantic import JsonValue
 from torch import nn
 
 from models.architectures import build
-from training import lesions
-from training.crops import Augmentation, CropSampler
 from training.fit import Phase, Report, fit_phase
+from training.lesions import shapes as lesions
+from training.lesions.crops import Augmentation, CropSampler
 
 ARCHITECTURE = "lesion-net"
 HYPERPARAMETERS: dict[str, JsonValue] = {

@@ -1,0 +1,1 @@
+"""Artificial lesions on real brains: a task whose concepts are known."""
