@@ -13,9 +13,18 @@ from typing import Any
 from torch import nn
 
 from models.architectures.lesion_net import LesionNet
+from models.architectures.resnet import ResNet3d
+from models.architectures.sfcn import SFCN
+from models.architectures.ukb import UKBModelA, UKBModelB
 from models.errors import BundleInvalid
 
-REGISTRY: dict[str, Callable[..., nn.Module]] = {"lesion-net": LesionNet}
+REGISTRY: dict[str, Callable[..., nn.Module]] = {
+    "lesion-net": LesionNet,
+    "resnet": ResNet3d,
+    "sfcn": SFCN,
+    "ukb-a": UKBModelA,
+    "ukb-b": UKBModelB,
+}
 
 
 def build(name: str, **hyperparameters: Any) -> nn.Module:

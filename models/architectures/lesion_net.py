@@ -8,9 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-MAX_BLOCKS = 12
-MAX_WIDTH = 1024
-
+from models.architectures.limits import MAX_BLOCKS, MAX_WIDTH
 
 POOLINGS = {"max": nn.MaxPool3d, "average": nn.AvgPool3d}
 

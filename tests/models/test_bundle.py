@@ -251,7 +251,7 @@ def test_a_manifest_that_is_no_manifest(root: Path, text: str, field: str) -> No
     [
         ("schema_version", 2, "schema_version"),
         ("surprise", 1, "surprise"),
-        ("architecture.name", "resnet", "architecture.name"),
+        ("architecture.name", "vgg", "architecture.name"),
         ("architecture.hyperparameters", {"depth": 3}, "architecture.hyperparameters"),
         ("architecture.hyperparameters", {"widths": 7}, "architecture.hyperparameters"),
         ("architecture.hyperparameters", {"widths": ["a"]}, "architecture.hyperparameters"),
