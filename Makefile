@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format proto docs serve image bench-service bench-peers train clean
+.PHONY: help setup demo test lint format proto docs serve image bench-service bench-peers study study-quick train clean
 
 help:  ## Show what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -63,8 +63,19 @@ bench-peers: $(VENV)/.dev  ## Compare with the peers' methods (about an hour); w
 	$(BIN)/python -m benchmarks.peers
 
 COHORT ?= ../shared/cohort
-train: $(VENV)/.dev  ## Train lesion-shapes on COHORT (a BIDS derivative) into trained/
+CONTROLS := benchmarks/study/.controls
+$(CONTROLS)/lesion-shapes-%/1/bundle.json: | $(VENV)/.dev
+	$(BIN)/python -m training lesions --$* --draws 2 --cohort $(COHORT) --out $(CONTROLS)
+
+study: $(CONTROLS)/lesion-shapes-shuffled/1/bundle.json $(CONTROLS)/lesion-shapes-untrained/1/bundle.json  ## Measure which strategies recover what networks know (an hour or more); writes docs/study.md
+	$(BIN)/python -m benchmarks.study
+
+study-quick: $(VENV)/.dev  ## The same on a few pictures; writes benchmarks/results/study-quick.json
+	$(BIN)/python -m benchmarks.study --quick
+
+train: $(VENV)/.dev  ## Train lesion-shapes and its robust sibling on COHORT (a BIDS derivative) into trained/
 	$(BIN)/python -m training lesions --cohort $(COHORT) --out trained
+	$(BIN)/python -m training lesions --robust --cohort $(COHORT) --out trained
 
 clean:  ## Remove what was made
 	rm -rf $(VENV) demo-output trained build dist *.egg-info client/build client/*.egg-info

@@ -60,16 +60,18 @@ class Outcome:
     baselines: dict[str, Interval]
 
 
-def bundle_path(root: Path) -> Path:
-    """Folder of the bundle in a repository."""
-    return root / NAME / str(VERSION)
+def bundle_path(root: Path, name: str) -> Path:
+    """Folder of a bundle in a repository."""
+    return root / name / str(VERSION)
 
 
-def describe(cohort: Cohort, split: Split, recipe: Recipe, outcome: Outcome) -> Manifest:
+def describe(name: str, cohort: Cohort, split: Split, recipe: Recipe, outcome: Outcome) -> Manifest:
     """Collect the facts of a model.
 
     Parameters
     ----------
+    name : str
+        Of the bundle.
     cohort : Cohort
         The brains.
     split : Split
@@ -86,7 +88,7 @@ def describe(cohort: Cohort, split: Split, recipe: Recipe, outcome: Outcome) -> 
     """
     trials = outcome.trials
     return Manifest(
-        name=NAME,
+        name=name,
         version=VERSION,
         architecture=Architecture(name=ARCHITECTURE, hyperparameters=HYPERPARAMETERS),
         input=_input_space(cohort),
@@ -114,14 +116,14 @@ def describe(cohort: Cohort, split: Split, recipe: Recipe, outcome: Outcome) -> 
     )
 
 
-def export(root: Path, cohort: Cohort, split: Split, recipe: Recipe, outcome: Outcome) -> Bundle:
+def export(root: Path, name: str, cohort: Cohort, split: Split, recipe: Recipe, outcome: Outcome) -> Bundle:
     """Write the bundle into a model repository.
 
     Parameters
     ----------
     root : Path
-        Root of the repository; the bundle goes to `<root>/lesion-shapes/1`.
-    cohort, split, recipe, outcome
+        Root of the repository; the bundle goes to `<root>/<name>/1`.
+    name, cohort, split, recipe, outcome
         As in `describe`.
 
     Returns
@@ -136,10 +138,10 @@ def export(root: Path, cohort: Cohort, split: Split, recipe: Recipe, outcome: Ou
     models.ExportFailed
         If the ONNX model disagrees with torch.
     """
-    manifest = describe(cohort, split, recipe, outcome)
+    manifest = describe(name, cohort, split, recipe, outcome)
     brains = cohort.brains[[cohort.subjects.index(subject) for subject in split.train]]
     return write_bundle(
-        bundle_path(root),
+        bundle_path(root, name),
         manifest,
         outcome.network,
         mean_brain(brains, cohort.affine),

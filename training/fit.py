@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from training.lesions.crops import CropSampler
+from training.checkpoint import Checkpoint
 
 Report = Callable[[int, float, float], None]
 """Called after every step with the step's number, its loss and its share of right answers."""
+
+
+class Sampler(Protocol):
+    """Draws batches of training volumes; a batch is a function of its number alone."""
+
+    def batch(self, step: int, size: int, edge: int) -> tuple[Tensor, Tensor]:
+        """Return volumes `(size, 1, X, Y, Z)`, model units, and their classes `(size,)`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -92,7 +102,7 @@ def _set_mode(network: nn.Module, frozen_norm: bool) -> None:
                 module.eval()
 
 
-def _optimizer(network: nn.Module, rate: float, decay: float) -> torch.optim.Optimizer:
+def _optimizer(network: nn.Module, rate: float, decay: float) -> Optimizer:
     # Decay shrinks weights; on norms and biases it would only shift activations.
     weights = [parameter for parameter in network.parameters() if parameter.ndim > 1]
     others = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
@@ -100,44 +110,93 @@ def _optimizer(network: nn.Module, rate: float, decay: float) -> torch.optim.Opt
     return torch.optim.AdamW(groups, lr=rate)
 
 
-def fit_phase(
-    network: nn.Module, sampler: CropSampler, phase: Phase, first: int, decay: float, report: Report
+def fit(
+    network: nn.Module,
+    sampler: Sampler,
+    phases: Sequence[Phase],
+    decay: float,
+    announce: Callable[[Phase], Report],
+    checkpoint: Checkpoint | None = None,
 ) -> None:
-    """Run one phase; the network is changed in place.
+    """Run phases one after the other; the network is changed in place.
 
     Parameters
     ----------
     network : torch.nn.Module
-        Fully convolutional classifier.
-    sampler : CropSampler
+        Classifier of volumes.
+    sampler : Sampler
         Source of batches.
-    phase : Phase
+    phases : sequence of Phase
         What to run.
-    first : int
-        Number of the phase's first batch, so that no two phases see the same batches.
     decay : float
         AdamW's weight decay, of weights only.
-    report : callable
-        See `Report`.
+    announce : callable
+        Told of every phase as it begins; returns what is to be told of every step.
+    checkpoint : Checkpoint, optional
+        Where the state is kept, and where a run that was interrupted goes on from: to the same weights, bit
+        for bit.
+
+    Raises
+    ------
+    CheckpointRefused
+        If the checkpoint is that of another run, or damaged.
     """
-    if not phase.steps:
-        return
+    saved = checkpoint.load() if checkpoint else None
+    done = 0 if saved is None else int(saved["step"])
+    if saved is not None:
+        network.load_state_dict(saved["network"])
+    first = 0
+    for phase in phases:
+        last = first + phase.steps
+        if done < last:
+            _run(network, sampler, phase, first, decay, announce(phase), checkpoint, saved)
+            saved = None
+        first = last
+
+
+def _run(
+    network: nn.Module,
+    sampler: Sampler,
+    phase: Phase,
+    first: int,
+    decay: float,
+    report: Report,
+    checkpoint: Checkpoint | None,
+    saved: dict[str, Any] | None,
+) -> None:
+    """Run one phase, whose first batch has the number `first`, from where `saved` left it."""
     optimizer = _optimizer(network, phase.rate, decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, phase.rate, total_steps=phase.steps, pct_start=0.25
     )
+    done = first
+    if saved is not None and int(saved["step"]) > first:
+        done = int(saved["step"])
+        optimizer.load_state_dict(saved["optimizer"])
+        schedule.load_state_dict(saved["schedule"])
     _set_mode(network, phase.frozen_norm)
-    for step in range(phase.steps):
-        crops, labels = sampler.batch(first + step, phase.size, phase.edge)
-        if phase.budget:
-            budget = phase.budget * min(1.0, (step + 1) / (phase.steps / 2))
-            half = phase.size // 2
-            crops = torch.cat([perturb(network, crops[:half], labels[:half], budget), crops[half:]])
-        logits = network(crops)
-        loss = nn.functional.cross_entropy(logits, labels)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimizer.step()
+    for step in range(done, first + phase.steps):
+        loss, right = _step(network, sampler, phase, step, step - first, optimizer)
         schedule.step()
-        report(first + step, float(loss.detach()), float((logits.argmax(1) == labels).float().mean()))
+        report(step, loss, right)
+        if checkpoint and checkpoint.due(step + 1):
+            states = {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
+            checkpoint.save({"step": step + 1, "network": network.state_dict(), **states})
+
+
+def _step(
+    network: nn.Module, sampler: Sampler, phase: Phase, number: int, within: int, optimizer: Optimizer
+) -> tuple[float, float]:
+    """Learn from one batch, the `within`-th of its phase; return its loss and share of right answers."""
+    crops, labels = sampler.batch(number, phase.size, phase.edge)
+    if phase.budget:
+        budget = phase.budget * min(1.0, (within + 1) / (phase.steps / 2))
+        half = phase.size // 2
+        crops = torch.cat([perturb(network, crops[:half], labels[:half], budget), crops[half:]])
+    logits = network(crops)
+    loss = nn.functional.cross_entropy(logits, labels)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+    optimizer.step()
+    return float(loss.detach()), float((logits.argmax(1) == labels).float().mean())

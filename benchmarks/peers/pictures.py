@@ -44,8 +44,8 @@ class Subject:
 
     @classmethod
     def load(cls, fresh: bool = False) -> "Subject":
-        """Load the shipped bundle."""
-        bundle = read_bundle(ZOO / "lesion-shapes" / "1")
+        """Load the shipped bundle whose pictures show shapes."""
+        bundle = read_bundle(ZOO / "lesion-shapes-robust" / "1")
         return cls(bundle, bundle.network(), fresh)
 
     @property

@@ -105,6 +105,19 @@ def test_an_existing_bundle_is_kept(trained: tuple[Result, Path], bundle: Bundle
     assert read_bundle(bundle.path).digest == bundle.digest
 
 
+def test_controls_are_named_by_what_they_are(block_dir: Path, tmp_path: Path) -> None:
+    result = _run("--cohort", block_dir, "--out", tmp_path, "--untrained", "--draws", "1")
+    assert result.exit_code == 0, result.output
+    facts = read_bundle(tmp_path / "lesion-shapes-untrained" / "1").manifest
+    assert facts.name == "lesion-shapes-untrained"
+    assert facts.training.recipe["phases"] == []
+    assert facts.evaluation.accuracy.estimate < 0.6
+
+
+def test_a_finished_run_leaves_no_checkpoint(trained: tuple[Result, Path]) -> None:
+    assert [path.name for path in trained[1].iterdir()] == ["lesion-shapes"]
+
+
 def test_too_few_subjects_stop_before_training(block_dir: Path, tmp_path: Path) -> None:
     few = tmp_path / "few"
     shutil.copytree(block_dir, few)

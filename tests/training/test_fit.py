@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
+from training.checkpoint import Checkpoint, CheckpointRefused
 from training.cohort import Cohort
-from training.fit import Phase, fit_phase, perturb
+from training.fit import Phase, fit, perturb
 from training.lesions.brains import paintable
 from training.lesions.crops import CropSampler
-from training.lesions.recipe import PHASES, Recipe
+from training.lesions.recipe import PHASES, ROBUST_PHASES, Recipe
 
 TINY = (
     Phase("shapes", steps=3, size=6, edge=20, rate=1e-3),
@@ -50,9 +53,9 @@ def test_every_step_is_reported_once_and_in_order(sampler: CropSampler) -> None:
 def test_frozen_norms_keep_their_statistics(sampler: CropSampler) -> None:
     network = Recipe(phases=TINY).train(sampler, lambda _: _silent).train()
     before = {name: value.clone() for name, value in network.named_buffers()}
-    fit_phase(network, sampler, TINY[1], 0, 0.0, _silent)
+    fit(network, sampler, TINY[1:], 0.0, lambda _: _silent)
     assert all(torch.equal(value, before[name]) for name, value in network.named_buffers())
-    fit_phase(network, sampler, TINY[0], 0, 0.0, _silent)
+    fit(network, sampler, TINY[:1], 0.0, lambda _: _silent)
     assert not all(torch.equal(value, before[name]) for name, value in network.named_buffers())
 
 
@@ -81,3 +84,61 @@ def test_a_recipe_scales_to_any_number_of_steps() -> None:
     assert all(1 <= phase.steps <= 2 for phase in short.phases)
     assert [phase.name for phase in short.phases] == [phase.name for phase in PHASES]
     assert abs(Recipe().scaled(100).steps - 100) <= len(PHASES)
+
+
+class _Interrupted(Exception):
+    """Stands for a crash."""
+
+
+@pytest.mark.parametrize("crash", [1, 2, 3, 4])
+def test_an_interrupted_run_ends_with_the_same_weights(
+    sampler: CropSampler, tmp_path: Path, crash: int
+) -> None:
+    recipe = Recipe(phases=TINY)
+    whole = _weights(recipe, sampler)
+    seen: list[int] = []
+
+    def announce(phase: Phase) -> object:
+        def report(step: int, loss: float, right: float) -> None:
+            seen.append(step)
+            if len(seen) == crash + 1:
+                raise _Interrupted
+
+        return report
+
+    checkpoint = Checkpoint(tmp_path / ".run.checkpoint", {"seed": 0}, every=1)
+    with pytest.raises(_Interrupted):
+        recipe.train(sampler, announce, checkpoint)  # type: ignore[arg-type]
+    resumed = recipe.train(sampler, announce, checkpoint)  # type: ignore[arg-type]
+    assert torch.equal(nn.utils.parameters_to_vector(resumed.parameters()).detach(), whole)
+    # The step that the crash cut off is the only one taken twice.
+    assert seen == [*range(crash + 1), *range(crash, 5)]
+    checkpoint.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_of_another_run_is_refused(sampler: CropSampler, tmp_path: Path) -> None:
+    path = tmp_path / ".run.checkpoint"
+    Recipe(phases=TINY).train(sampler, lambda _: _silent, Checkpoint(path, {"seed": 0}, every=1))
+    with pytest.raises(CheckpointRefused, match=r"another run; remove .*\.run\.checkpoint"):
+        Checkpoint(path, {"seed": 1}).load()
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(CheckpointRefused, match="cannot be read"):
+        Checkpoint(path, {"seed": 0}).load()
+
+
+def test_controls_and_the_robust_network_have_recipes_of_their_own() -> None:
+    assert Recipe.of(0, robust=False, shuffled=False, untrained=False) == Recipe()
+    assert Recipe.of(0, robust=True, shuffled=False, untrained=False).phases == PHASES + ROBUST_PHASES
+    assert Recipe.of(0, robust=False, shuffled=False, untrained=True).steps == 0
+    shuffled = Recipe.of(0, robust=False, shuffled=True, untrained=False)
+    assert shuffled.facts()["labels"] != Recipe().facts()["labels"]
+
+
+def test_shuffled_labels_say_nothing_about_the_crops(sampler: CropSampler) -> None:
+    shuffled = CropSampler(sampler.brains, sampler.seed, shuffled=True)
+    crops, labels = sampler.batch(0, size=24, edge=20)
+    same, dealt = shuffled.batch(0, size=24, edge=20)
+    assert torch.equal(crops, same)
+    assert not torch.equal(labels, dealt)
+    assert torch.equal(labels.sort().values, dealt.sort().values)

@@ -16,9 +16,9 @@ from training.lesions.recipe import ARCHITECTURE, HYPERPARAMETERS, Recipe
 from training.lesions.shapes import CLASSES
 
 
-@pytest.fixture(scope="module")
-def shipped() -> Bundle:
-    return Repository(ZOO).get("lesion-shapes")
+@pytest.fixture(scope="module", params=["lesion-shapes", "lesion-shapes-robust"])
+def shipped(request: pytest.FixtureRequest) -> Bundle:
+    return Repository(ZOO).get(request.param)
 
 
 def test_it_is_small(shipped: Bundle) -> None:
@@ -31,7 +31,8 @@ def test_it_is_what_the_code_makes(shipped: Bundle) -> None:
     assert manifest.classes == CLASSES
     assert manifest.architecture.name == ARCHITECTURE
     assert manifest.architecture.hyperparameters == HYPERPARAMETERS
-    assert {**Recipe().facts(), "threads": 0} == {**manifest.training.recipe, "threads": 0}
+    recipe = Recipe.of(0, robust=manifest.name.endswith("robust"), shuffled=False, untrained=False)
+    assert {**recipe.facts(), "threads": 0} == {**manifest.training.recipe, "threads": 0}
     assert manifest.input.shape == (91, 109, 91)
     assert manifest.input.orientation == "LAS"
 
@@ -84,3 +85,7 @@ def test_its_accuracy_can_be_reproduced(shipped: Bundle, unseen: tuple[Cohort, b
     trials = evaluate(shipped.network(), paintable(cohort, cohort.subjects), draws=2, seed=99)
     # Invented brains are not what the network was trained on, so the bound is lower there.
     assert trials.accuracy().estimate >= (0.9 if real else 0.75)
+
+
+def test_the_zoo_is_small() -> None:
+    assert sum(path.stat().st_size for path in ZOO.rglob("*") if path.is_file()) < 12_000_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Annotated
 
@@ -13,14 +14,15 @@ from rich.table import Table
 
 from models import Bundle, ModelError
 from models.manifest import Interval
+from training.checkpoint import Checkpoint, CheckpointRefused
 from training.cohort import Cohort, CohortError, Split, read_cohort, split_subjects
 from training.evaluate import evaluate
-from training.export import Outcome, bundle_path, export
+from training.export import NAME, Outcome, bundle_path, export
 from training.fit import Phase, Report
 from training.lesions.baselines import baselines
 from training.lesions.brains import paintable
 from training.lesions.crops import CropSampler
-from training.lesions.recipe import PHASES, Recipe
+from training.lesions.recipe import Recipe
 from training.lesions.shapes import CLASSES
 
 console = Console()
@@ -29,40 +31,73 @@ BASELINE_DRAWS = 20
 
 def lesions(
     cohort: Annotated[Path, typer.Option(help="BIDS derivative with skull-stripped brains on one grid.")],
-    out: Annotated[Path, typer.Option(help="Model repository; the bundle goes to OUT/lesion-shapes/1.")],
+    out: Annotated[Path, typer.Option(help="Model repository; the bundle goes to OUT/NAME/1.")],
     seed: Annotated[int, typer.Option(min=0, help="Seed of the split, the weights and the lesions.")] = 0,
-    steps: Annotated[int, typer.Option(min=len(PHASES), help="Training steps in all.")] = Recipe().steps,
+    robust: Annotated[
+        bool, typer.Option("--robust", help="Train on against worst-case changes: pictures show shapes.")
+    ] = False,
+    shuffled: Annotated[
+        bool, typer.Option("--shuffled", help="A control: labels are dealt out at random.")
+    ] = False,
+    untrained: Annotated[bool, typer.Option("--untrained", help="A control: no training.")] = False,
+    name: Annotated[str, typer.Option(help="Of the bundle.", show_default="by the choices above")] = "",
+    steps: Annotated[
+        int, typer.Option(min=0, help="Training steps in all.", show_default="those of the recipe")
+    ] = 0,
     draws: Annotated[int, typer.Option(min=1, help="Held-out images per subject and class.")] = 5,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     description: Annotated[str, typer.Option(help="BIDS entity desc of the scans.")] = "affinebrain",
 ) -> None:
-    """Teach a network artificial lesion shapes on real brains, and write its bundle."""
+    """Teach a network artificial lesion shapes on real brains, and write its bundle.
+
+    An interrupted run goes on where it was when it is called again in the same way.
+    """
     torch.set_num_threads(threads)
+    recipe = Recipe.of(seed, robust, shuffled, untrained)
+    recipe = recipe.scaled(steps) if steps else recipe
+    name = name or bundle_name(robust, shuffled, untrained)
     try:
-        _check_free(out)
+        _check_free(out, name)
         brains = read_cohort(cohort, description, show=True)
         split = split_subjects(brains.subjects, seed)
-        recipe = Recipe(seed=seed).scaled(steps)
-        outcome = _train(brains, split, recipe, draws)
-        bundle = export(out, brains, split, recipe, outcome)
-    except (CohortError, ModelError) as error:
+        checkpoint = _checkpoint(out, name, brains, recipe)
+        outcome = _train(brains, split, recipe, draws, checkpoint)
+        bundle = export(out, name, brains, split, recipe, outcome)
+        checkpoint.remove()
+    except (CohortError, CheckpointRefused, ModelError) as error:
         Console(stderr=True).print(f"error: {error}", style="bold red", soft_wrap=True, markup=False)
         raise typer.Exit(2) from error
     _report(bundle)
 
 
-def _check_free(out: Path) -> None:
-    target = bundle_path(out)
+def bundle_name(robust: bool, shuffled: bool, untrained: bool) -> str:
+    """Name a bundle by what is special about its training."""
+    parts = {"robust": robust, "shuffled": shuffled, "untrained": untrained}
+    return "-".join([NAME, *(word for word, chosen in parts.items() if chosen)])
+
+
+def _check_free(out: Path, name: str) -> None:
+    target = bundle_path(out, name)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise CohortError(f"--out: {target} is not empty; remove it or choose another directory")
 
 
-def _train(cohort: Cohort, split: Split, recipe: Recipe, draws: int) -> Outcome:
+def _checkpoint(out: Path, name: str, cohort: Cohort, recipe: Recipe) -> Checkpoint:
+    """Where the run is kept: beside the bundles, under a name that is none of a bundle."""
+    brains = hashlib.sha256(cohort.brains.tobytes()).hexdigest()
+    identity = {"subjects": cohort.subjects, "brains": brains, "seed": recipe.seed, **recipe.facts()}
+    checkpoint = Checkpoint(out / f".{name}.checkpoint", identity)
+    if checkpoint.path.exists():
+        console.print(f"going on from {checkpoint.path.name}", highlight=False)
+    return checkpoint
+
+
+def _train(cohort: Cohort, split: Split, recipe: Recipe, draws: int, checkpoint: Checkpoint) -> Outcome:
     with console.status("finding where lesions fit"):
         train, test = paintable(cohort, split.train), paintable(cohort, split.test)
-    sampler = CropSampler(train, recipe.seed, recipe.augmentation)
+    sampler = CropSampler(train, recipe.seed, recipe.augmentation, recipe.shuffled)
     with _bar() as progress:
-        network = recipe.train(sampler, lambda phase: _announce(progress, phase))
+        network = recipe.train(sampler, lambda phase: _announce(progress, phase), checkpoint)
     trials = evaluate(network, test, draws, recipe.seed + 1, show=True)
     with console.status("measuring baselines"):
         informed = baselines(train, test, BASELINE_DRAWS, recipe.seed + 2)

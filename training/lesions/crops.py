@@ -42,10 +42,15 @@ class CropSampler:
         Batch `step` is a function of the brains, `seed` and `step` alone, whatever was drawn before.
     augmentation : Augmentation
         Applied to every crop.
+    shuffled : bool
+        Whether labels are dealt out at random within each batch.
     """
 
-    def __init__(self, brains: Brains, seed: int, augmentation: Augmentation | None = None) -> None:
+    def __init__(
+        self, brains: Brains, seed: int, augmentation: Augmentation | None = None, shuffled: bool = False
+    ) -> None:
         self.brains = brains
+        self.shuffled = shuffled
         self.seed = seed
         self.augmentation = augmentation or Augmentation()
 
@@ -74,6 +79,8 @@ class CropSampler:
             :size
         ]
         crops = np.stack([self._crop(int(label), edge, rng) for label in labels])
+        if self.shuffled:
+            labels = rng.permutation(labels)
         return torch.from_numpy(crops[:, None]), torch.from_numpy(labels.astype(np.int64))
 
     def _crop(self, label: int, edge: int, rng: np.random.Generator) -> np.ndarray:

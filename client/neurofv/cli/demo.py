@@ -30,7 +30,7 @@ _STEPS = 128
 
 
 def demo(
-    model: Annotated[str, typer.Option(help="NAME or NAME/VERSION.")] = "lesion-shapes",
+    model: Annotated[str, typer.Option(help="NAME or NAME/VERSION.")] = "lesion-shapes-robust",
     output: Annotated[Path, typer.Option("-o", "--output", help="Directory for the files.")] = Path(
         "demo-output"
     ),

@@ -1,0 +1,1 @@
+"""The study: what pictures of networks with known concepts show, in numbers."""
