@@ -13,17 +13,17 @@ from typing import Any
 from torch import nn
 
 from models.architectures.lesion_net import LesionNet
-from models.architectures.resnet import ResNet3d
+from models.architectures.resnet import ResNet
 from models.architectures.sfcn import SFCN
-from models.architectures.ukb import UKBModelA, UKBModelB
+from models.architectures.ukb import UKBNetA, UKBNetB
 from models.errors import BundleInvalid
 
 REGISTRY: dict[str, Callable[..., nn.Module]] = {
     "lesion-net": LesionNet,
-    "resnet": ResNet3d,
+    "resnet": ResNet,
     "sfcn": SFCN,
-    "ukb-a": UKBModelA,
-    "ukb-b": UKBModelB,
+    "ukb-a": UKBNetA,
+    "ukb-b": UKBNetB,
 }
 
 

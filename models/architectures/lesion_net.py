@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from models.architectures.limits import MAX_BLOCKS, MAX_WIDTH
+from models.architectures.ranges import MAX_BLOCKS, MAX_WIDTH, check_choice, check_whole, check_wholes
 
 POOLINGS = {"max": nn.MaxPool3d, "average": nn.AvgPool3d}
 
@@ -60,18 +60,10 @@ class LesionNet(nn.Module):
         pooling: str = "max",
     ) -> None:
         super().__init__()
-        if not all(isinstance(number, int) for number in (classes, pooled_blocks, *widths)):
-            raise ValueError(
-                f"classes, widths and pooled_blocks must be whole, got {classes}, {widths}, {pooled_blocks}"
-            )
-        if not 2 <= classes <= MAX_WIDTH:
-            raise ValueError(f"classes must be from 2 to {MAX_WIDTH}, got {classes}")
-        if not 1 <= len(widths) <= MAX_BLOCKS or not all(1 <= width <= MAX_WIDTH for width in widths):
-            raise ValueError(f"widths must be 1 to {MAX_BLOCKS} numbers from 1 to {MAX_WIDTH}, got {widths}")
-        if not 0 <= pooled_blocks <= len(widths):
-            raise ValueError(f"pooled_blocks must be from 0 to {len(widths)}, got {pooled_blocks}")
-        if pooling not in POOLINGS:
-            raise ValueError(f"pooling must be one of {', '.join(sorted(POOLINGS))}, got {pooling!r}")
+        check_whole("classes", classes, 2, MAX_WIDTH)
+        check_wholes("widths", widths, (1, MAX_BLOCKS), 1, MAX_WIDTH)
+        check_whole("pooled_blocks", pooled_blocks, 0, len(widths))
+        check_choice("pooling", pooling, tuple(POOLINGS))
         inputs = (1, *widths[:-1])
         self.blocks = nn.Sequential(
             *(

@@ -1,4 +1,4 @@
-"""The simple fully convolutional network of Peng et al. 2021, made for brain age and sex."""
+"""The simple fully convolutional network of Peng et al. 2021."""
 
 from __future__ import annotations
 
@@ -8,28 +8,48 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from models.architectures.limits import channel_widths, class_count, probability, whole_number
+from models.architectures.ranges import MAX_BLOCKS, MAX_WIDTH, check_probability, check_whole, check_wholes
+
+
+def _block(channels_in: int, channels_out: int, kernel: int, pooled: bool) -> nn.Sequential:
+    """Convolution, norm, pooling by 2 if `pooled`, and activation: the paper pools before it activates."""
+    steps: list[tuple[str, nn.Module]] = [
+        ("conv", nn.Conv3d(channels_in, channels_out, kernel, padding=kernel // 2)),
+        ("norm", nn.BatchNorm3d(channels_out)),
+    ]
+    if pooled:
+        steps.append(("pool", nn.MaxPool3d(2)))
+    # Not in place: a target may be the output of the pooling, which an in-place ReLU would overwrite.
+    steps.append(("act", nn.ReLU()))
+    return nn.Sequential(OrderedDict(steps))
 
 
 class SFCN(nn.Module):
-    """Convolution, batch norm, max pooling, ReLU; a 1x1x1 convolution; an average; a linear classifier.
+    """Blocks that halve the grid, a 1x1x1 block, average pooling, dropout and a linear classifier.
 
-    After Peng, Gong, Beckmann, Vedaldi and Smith 2021 (Medical Image Analysis 68:101871), whose widths are
-    the default. Two things differ, so that volumes of any size can be read: the last average is over all of
-    the grid, not over 5x6x5 voxels, and the number of blocks that pool can be chosen. Layers are named
-    ``blocks.<i>.conv``, ``.norm``, ``.pool`` (blocks that pool), ``.act``, ``head.conv``, ``head.norm``,
-    ``head.act``, ``pool``, ``dropout`` and ``classifier``.
+    After Peng, Gong, Beckmann, Vedaldi and Smith, Medical Image Analysis 68 (2021), 101871,
+    doi 10.1016/j.media.2020.101871, which reads 160x192x160 voxels of 1 mm and gives 40 bins of age. Three
+    things differ. Pooling averages the whole grid, where theirs averages windows of 5x6x5 voxels: the same at
+    their size of input, and any other size works too. The classifier is a linear layer on the averages,
+    their 1x1x1 convolution of a single position. The answer is logits, without their log-softmax.
+
+    Its layers are named ``blocks.<i>.conv``, ``blocks.<i>.norm``, ``blocks.<i>.pool`` (first blocks only),
+    ``blocks.<i>.act``, ``top.conv``, ``top.norm``, ``top.act``, ``pool``, ``dropout`` and ``classifier``.
 
     Parameters
     ----------
     classes : int
-        Number of logits.
+        Number of logits, at least 2.
     widths : sequence of int
-        Channels of each block, the last one being that of the 1x1x1 convolution.
-    pooled_blocks : int
-        How many of the first blocks end in max pooling by 2.
+        Channels of each 3x3x3 block.
+    top_width : int
+        Channels of the 1x1x1 block.
+    pooled_blocks : int, optional
+        How many of the first blocks end in pooling by 2; by default all, as in the paper. Each needs an input
+        twice as wide: 5 suit volumes from 32 voxels on, and fewer keep small ones, such as 45x54x45 at 4 mm,
+        from shrinking to a single position.
     dropout : float
-        Share of channels that is left out in training.
+        Probability of dropping an average in training.
 
     Raises
     ------
@@ -40,25 +60,26 @@ class SFCN(nn.Module):
     def __init__(
         self,
         classes: int = 2,
-        widths: Sequence[int] = (32, 64, 128, 256, 256, 64),
-        pooled_blocks: int = 5,
+        widths: Sequence[int] = (32, 64, 128, 256, 256),
+        top_width: int = 64,
+        pooled_blocks: int | None = None,
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        *body, last = channel_widths(widths)
-        whole_number("pooled_blocks", pooled_blocks, 0, len(body))
-        inputs = (1, *body)
+        check_whole("classes", classes, 2, MAX_WIDTH)
+        check_wholes("widths", widths, (1, MAX_BLOCKS), 1, MAX_WIDTH)
+        check_whole("top_width", top_width, 1, MAX_WIDTH)
+        pooled = len(widths) if pooled_blocks is None else pooled_blocks
+        check_whole("pooled_blocks", pooled, 0, len(widths))
+        check_probability("dropout", dropout)
+        inputs = (1, *widths[:-1])
         self.blocks = nn.Sequential(
-            *(_block(a, b, i < pooled_blocks) for i, (a, b) in enumerate(zip(inputs, body, strict=False)))
+            *(_block(a, b, 3, i < pooled) for i, (a, b) in enumerate(zip(inputs, widths, strict=True)))
         )
-        self.head = nn.Sequential(
-            OrderedDict(
-                conv=nn.Conv3d(inputs[-1], last, kernel_size=1), norm=nn.BatchNorm3d(last), act=nn.ReLU()
-            )
-        )
+        self.top = _block(widths[-1], top_width, 1, pooled=False)
         self.pool = nn.AdaptiveAvgPool3d(1)
-        self.dropout = nn.Dropout(probability("dropout", dropout))
-        self.classifier = nn.Linear(last, class_count(classes))
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(top_width, classes)
 
     def forward(self, volume: torch.Tensor) -> torch.Tensor:
         """Score volumes.
@@ -66,23 +87,12 @@ class SFCN(nn.Module):
         Parameters
         ----------
         volume : torch.Tensor
-            Shape ``(batch, 1, X, Y, Z)``, in model units; at least ``2**pooled_blocks`` voxels an axis.
+            Shape ``(batch, 1, X, Y, Z)``, in model units; each axis at least 2 to the pooled blocks.
 
         Returns
         -------
         torch.Tensor
             Logits, shape ``(batch, classes)``.
         """
-        pooled = torch.flatten(self.pool(self.head(self.blocks(volume))), 1)
-        return self.classifier(self.dropout(pooled))
-
-
-def _block(channels_in: int, channels_out: int, pooled: bool) -> nn.Sequential:
-    steps: list[tuple[str, nn.Module]] = [
-        ("conv", nn.Conv3d(channels_in, channels_out, kernel_size=3, padding=1)),
-        ("norm", nn.BatchNorm3d(channels_out)),
-    ]
-    if pooled:
-        steps.append(("pool", nn.MaxPool3d(2)))
-    # Not in place: a target may be the output before it.
-    return nn.Sequential(OrderedDict([*steps, ("act", nn.ReLU())]))
+        averages = torch.flatten(self.pool(self.top(self.blocks(volume))), 1)
+        return self.classifier(self.dropout(averages))

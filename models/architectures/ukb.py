@@ -1,70 +1,117 @@
-"""The two networks for sex on UK Biobank scans of Eitel et al. 2021."""
+"""The two networks that Eitel et al. 2021 trained on UK Biobank to tell sex."""
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
 
-from models.architectures.limits import class_count, probability, whole_number
+from models.architectures.ranges import MAX_WIDTH, check_probability, check_whole, check_wholes
 
-_HIDDEN = 100
+MNI_1MM = (182, 218, 182)
+MAX_VOXELS = 1024
+HIDDEN = 100
 
 
-class _UKB(nn.Module):
-    """Convolutions without padding, ELU, two pools by 3 and one by 4, dropout, two linear layers.
+@dataclass(frozen=True)
+class Stage:
+    """One 3x3x3 convolution: its channels and the kernel and stride of the pooling behind it, if any."""
 
-    After Eitel, Albrecht, Weygandt, Paul and Ritter 2021 (Scientific Reports 11:24447), from the published
-    layer sizes. They do not say where dropout stands: here before each linear layer. Layers are named
-    ``blocks.<i>.conv``, ``.act`` and ``.pool`` (blocks that pool), ``hidden``, ``hidden_act`` and
-    ``classifier``.
+    width: int
+    pooling: tuple[int, int] | None = None
+
+    def size(self, voxels: int) -> int:
+        """Return the number of positions that remain of `voxels` along one axis; below 1 if none does."""
+        voxels -= 2
+        if self.pooling is None:
+            return voxels
+        kernel, stride = self.pooling
+        return (voxels - kernel) // stride + 1
+
+
+def _block(channels_in: int, stage: Stage, dropout: float) -> nn.Sequential:
+    """Convolution without padding, activation and, where the stage pools, pooling and dropout."""
+    steps: list[tuple[str, nn.Module]] = [
+        ("conv", nn.Conv3d(channels_in, stage.width, kernel_size=3)),
+        # Not in place: a target may be the output of the convolution, which would be overwritten.
+        ("act", nn.ELU()),
+    ]
+    if stage.pooling is not None:
+        kernel, stride = stage.pooling
+        steps += [("pool", nn.MaxPool3d(kernel, stride)), ("dropout", nn.Dropout3d(dropout))]
+    return nn.Sequential(OrderedDict(steps))
+
+
+def _grid(stages: Sequence[Stage], shape: Sequence[int]) -> list[int]:
+    """Return the grid behind the last stage, or refuse a shape of which nothing would be left."""
+    sizes = list(shape)
+    for stage in stages:
+        sizes = [stage.size(voxels) for voxels in sizes]
+    if min(sizes) < 1:
+        smallest = next(n for n in range(1, MAX_VOXELS) if _remains(stages, n))
+        raise ValueError(f"shape must have at least {smallest} voxels along each axis, got {tuple(shape)}")
+    return sizes
+
+
+def _remains(stages: Sequence[Stage], voxels: int) -> bool:
+    for stage in stages:
+        voxels = stage.size(voxels)
+    return voxels >= 1
+
+
+class UKBNet(nn.Module):
+    """Convolutions and pooling without padding, ELU, dropout of channels, and two linear layers.
+
+    After Eitel, Albrecht, Weygandt, Paul and Ritter, Scientific Reports 11 (2021), 24447,
+    doi 10.1038/s41598-021-03785-9, and the networks published beside it. They read T1-weighted volumes of
+    182x218x182 voxels, divided by their maximum, and give one logit for "male". `UKBNetA` and `UKBNetB` say
+    how the two differ; this class holds what they share.
+
+    What the public facts settle: kernels, widths, pooling, where activations and dropout lie, the number of
+    parameters of A, 1,303,769, and initial weights as PyTorch draws them. What they leave open: the voxel
+    size (182x218x182 is the grid of the 1 mm MNI152 template, which nobody states), and whether the networks
+    that Eitel, Melkonyan and Ritter visualize (arXiv 2203.13120) are of this kind, which is likely.
+
+    Layers are named ``blocks.<i>.conv``, ``blocks.<i>.act``, ``blocks.<i>.pool`` and ``blocks.<i>.dropout``
+    (pooling blocks only), ``hidden``, ``hidden_act`` and ``classifier``.
+
+    Parameters
+    ----------
+    classes : int
+        Number of logits. The original has 1, which builds here too; a bundle names at least 2 classes.
+    shape : sequence of int
+        Voxels of the input along its three axes. The hidden layer has weights for this size only.
+        Without padding A needs at least 98 voxels along each axis and B 80, so that B alone reads
+        91x109x91 voxels of 2 mm.
+    dropout : float
+        Probability of dropping a channel behind each pooling in training.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range, or the volume too small for the pooling.
     """
 
-    widths: tuple[int, ...]
-    last_stride: int
+    STAGES: ClassVar[tuple[Stage, ...]]
 
-    def __init__(
-        self, classes: int = 2, shape: Sequence[int] = (182, 218, 182), dropout: float = 0.3
-    ) -> None:
+    def __init__(self, classes: int = 2, shape: Sequence[int] = MNI_1MM, dropout: float = 0.3) -> None:
         super().__init__()
-        if len(shape) != 3:
-            raise ValueError(f"shape must be three numbers of voxels, got {shape}")
-        edges = [whole_number("shape", edge, 1, 1024) for edge in shape]
-        inputs = (1, *self.widths)
-        last = len(self.widths) - 1
+        check_whole("classes", classes, 1, MAX_WIDTH)
+        check_wholes("shape", shape, (3, 3), 1, MAX_VOXELS)
+        check_probability("dropout", dropout)
+        positions = math.prod(_grid(self.STAGES, shape))
+        inputs = (1, *(stage.width for stage in self.STAGES[:-1]))
         self.blocks = nn.Sequential(
-            *(
-                _block(a, b, self._pool(i, last))
-                for i, (a, b) in enumerate(zip(inputs, self.widths, strict=False))
-            )
+            *(_block(a, stage, dropout) for a, stage in zip(inputs, self.STAGES, strict=True))
         )
-        flat = self.widths[-1]
-        for edge in edges:
-            flat *= self._remaining(edge, last)
-        self.dropout = nn.Dropout3d(probability("dropout", dropout))
-        self.hidden = nn.Linear(flat, _HIDDEN)
+        self.hidden = nn.Linear(self.STAGES[-1].width * positions, HIDDEN)
         self.hidden_act = nn.ELU()
-        self.hidden_dropout = nn.Dropout(probability("dropout", dropout))
-        self.classifier = nn.Linear(_HIDDEN, class_count(classes))
-
-    def _pool(self, block: int, last: int) -> tuple[int, int] | None:
-        """Kernel and stride of a block's pooling: the first two pool by 3, the last one by 4."""
-        if block == last:
-            return 4, self.last_stride
-        return (3, 3) if block < 2 else None
-
-    def _remaining(self, edge: int, last: int) -> int:
-        left = edge
-        for block in range(last + 1):
-            left -= 2
-            pool = self._pool(block, last)
-            if pool is not None:
-                left = (left - pool[0]) // pool[1] + 1
-        if left < 1:
-            raise ValueError(f"shape: {edge} voxels are too few for the convolutions and pools; use more")
-        return left
+        self.classifier = nn.Linear(HIDDEN, classes)
 
     def forward(self, volume: torch.Tensor) -> torch.Tensor:
         """Score volumes.
@@ -79,55 +126,16 @@ class _UKB(nn.Module):
         torch.Tensor
             Logits, shape ``(batch, classes)``.
         """
-        found = torch.flatten(self.dropout(self.blocks(volume)), 1)
-        return self.classifier(self.hidden_dropout(self.hidden_act(self.hidden(found))))
+        return self.classifier(self.hidden_act(self.hidden(torch.flatten(self.blocks(volume), 1))))
 
 
-class UKBModelA(_UKB):
-    """Model A: five convolutions; 1,303,769 parameters with one logit at 182 x 218 x 182 voxels.
+class UKBNetA(UKBNet):
+    """Model A: five convolutions, pooled behind the first, the second and the last. See `UKBNet`."""
 
-    Parameters
-    ----------
-    classes : int
-        Number of logits.
-    shape : sequence of int
-        Voxels of the volumes that it reads, which decide the width of the first linear layer.
-    dropout : float
-        Share of channels that is left out in training.
-
-    Raises
-    ------
-    ValueError
-        If a parameter is out of its range, or the shape too small.
-    """
-
-    widths = (8, 16, 32, 64, 64)
-    last_stride = 2
+    STAGES = (Stage(8, (3, 3)), Stage(16, (3, 3)), Stage(32), Stage(64), Stage(64, (4, 2)))
 
 
-class UKBModelB(_UKB):
-    """Model B: four convolutions.
+class UKBNetB(UKBNet):
+    """Model B: four wider convolutions, pooled behind the first, the second and the last. See `UKBNet`."""
 
-    Parameters
-    ----------
-    classes, shape, dropout
-        As in `UKBModelA`.
-
-    Raises
-    ------
-    ValueError
-        If a parameter is out of its range, or the shape too small.
-    """
-
-    widths = (8, 32, 64, 64)
-    last_stride = 3
-
-
-def _block(channels_in: int, channels_out: int, pool: tuple[int, int] | None) -> nn.Sequential:
-    steps: list[tuple[str, nn.Module]] = [
-        ("conv", nn.Conv3d(channels_in, channels_out, kernel_size=3)),
-        ("act", nn.ELU()),
-    ]
-    if pool is not None:
-        steps.append(("pool", nn.MaxPool3d(pool[0], stride=pool[1])))
-    return nn.Sequential(OrderedDict(steps))
+    STAGES = (Stage(8, (3, 3)), Stage(32, (3, 3)), Stage(64), Stage(64, (4, 3)))
