@@ -1,17 +1,23 @@
-"""Fitting a network to crops, in phases."""
+"""Fitting a network to crops or volumes, in phases."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from training.lesions.crops import CropSampler
-
 Report = Callable[[int, float, float], None]
 """Called after every step with the step's number, its loss and its share of right answers."""
+
+
+class Sampler(Protocol):
+    """Source of training batches."""
+
+    def batch(self, step: int, size: int, edge: int) -> tuple[Tensor, Tensor]:
+        """Draw images, `(size, 1, X, Y, Z)`, and their classes, `(size,)`."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,7 @@ def _optimizer(network: nn.Module, rate: float, decay: float) -> torch.optim.Opt
 
 
 def fit_phase(
-    network: nn.Module, sampler: CropSampler, phase: Phase, first: int, decay: float, report: Report
+    network: nn.Module, sampler: Sampler, phase: Phase, first: int, decay: float, report: Report
 ) -> None:
     """Run one phase; the network is changed in place.
 
@@ -109,7 +115,7 @@ def fit_phase(
     ----------
     network : torch.nn.Module
         Fully convolutional classifier.
-    sampler : CropSampler
+    sampler : Sampler
         Source of batches.
     phase : Phase
         What to run.

@@ -7,10 +7,11 @@ from torch import nn
 
 from models.architectures import build
 from training.cohort import Cohort
-from training.evaluate import Trials, draw_images, evaluate
+from training.evaluate import Trials
 from training.intervals import accuracy_interval
 from training.lesions.baselines import FEATURES, baselines, guess, with_lesion
 from training.lesions.brains import paintable
+from training.lesions.images import draw_images, evaluate
 from training.lesions.recipe import ARCHITECTURE, HYPERPARAMETERS
 from training.lesions.shapes import CLASSES, draw_lesion, paint
 
@@ -68,7 +69,7 @@ def test_figures_follow_from_the_answers() -> None:
     labels = np.tile(np.arange(6), 6)
     logits = np.eye(6, dtype=np.float32)[labels] * 4
     logits[:3] = np.roll(logits[:3], 1, axis=1)
-    trials = Trials(np.repeat(np.arange(6), 6), labels, logits, {}, {})
+    trials = Trials(np.repeat(np.arange(6), 6), labels, logits, {}, {}, CLASSES)
     assert trials.accuracy().estimate == pytest.approx(33 / 36)
     assert trials.per_class()["sphere"].estimate == pytest.approx(5 / 6)
     assert trials.per_class()["none"].estimate == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -9,11 +10,13 @@ import pytest
 
 from models import ZOO, Bundle, Repository
 from tests.brains import write_tables
+from training.card import write_card
 from training.cohort import Cohort, read_cohort, read_participants
-from training.evaluate import evaluate
 from training.lesions.brains import paintable
+from training.lesions.images import evaluate
 from training.lesions.recipe import ARCHITECTURE, HYPERPARAMETERS, Recipe
 from training.lesions.shapes import CLASSES
+from training.lesions.task import LESIONS
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +37,16 @@ def test_it_is_what_the_code_makes(shipped: Bundle) -> None:
     assert {**Recipe().facts(), "threads": 0} == {**manifest.training.recipe, "threads": 0}
     assert manifest.input.shape == (91, 109, 91)
     assert manifest.input.orientation == "LAS"
+
+
+def test_card_and_manifest_are_what_the_code_writes(shipped: Bundle) -> None:
+    # By words, whatever their order: JSON sorts the keys that the card lists.
+    written, kept = (
+        re.sub(r"[,()]", " ", card).split()
+        for card in (write_card(shipped.manifest, LESIONS.wording), shipped.card())
+    )
+    assert sorted(written) == sorted(kept)
+    assert shipped.manifest.to_json() == (shipped.path / "bundle.json").read_bytes()
 
 
 def test_it_recognizes_shapes_on_people_it_never_saw(shipped: Bundle) -> None:

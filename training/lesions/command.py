@@ -14,14 +14,15 @@ from rich.table import Table
 from models import Bundle, ModelError
 from models.manifest import Interval
 from training.cohort import Cohort, CohortError, Split, read_cohort, split_subjects
-from training.evaluate import evaluate
 from training.export import Outcome, bundle_path, export
 from training.fit import Phase, Report
 from training.lesions.baselines import baselines
 from training.lesions.brains import paintable
 from training.lesions.crops import CropSampler
+from training.lesions.images import evaluate
 from training.lesions.recipe import PHASES, Recipe
 from training.lesions.shapes import CLASSES
+from training.lesions.task import LESIONS
 
 console = Console()
 BASELINE_DRAWS = 20
@@ -44,7 +45,7 @@ def lesions(
         split = split_subjects(brains.subjects, seed)
         recipe = Recipe(seed=seed).scaled(steps)
         outcome = _train(brains, split, recipe, draws)
-        bundle = export(out, brains, split, recipe, outcome)
+        bundle = export(out, LESIONS, brains, split, recipe, outcome)
     except (CohortError, ModelError) as error:
         Console(stderr=True).print(f"error: {error}", style="bold red", soft_wrap=True, markup=False)
         raise typer.Exit(2) from error
@@ -52,7 +53,7 @@ def lesions(
 
 
 def _check_free(out: Path) -> None:
-    target = bundle_path(out)
+    target = bundle_path(out, LESIONS)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise CohortError(f"--out: {target} is not empty; remove it or choose another directory")
 
