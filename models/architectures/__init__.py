@@ -13,9 +13,10 @@ from typing import Any
 from torch import nn
 
 from models.architectures.lesion_net import LesionNet
+from models.architectures.volume_net import VolumeNet
 from models.errors import BundleInvalid
 
-REGISTRY: dict[str, Callable[..., nn.Module]] = {"lesion-net": LesionNet}
+REGISTRY: dict[str, Callable[..., nn.Module]] = {"lesion-net": LesionNet, "volume-net": VolumeNet}
 
 
 def build(name: str, **hyperparameters: Any) -> nn.Module:
