@@ -25,16 +25,17 @@ class Region:
     Attributes
     ----------
     center : tuple of float
-        World coordinates in mm (x to the right, y to the front, z up).
+        World coordinates in mm (x to the right, y to the front, z up). By default between thalamus, putamen
+        and caudate nucleus of the left hemisphere in MNI152.
     radius : float
         Of the sphere that grows, mm.
     reach : float
         Distance from the centre beyond which nothing moves, mm.
     """
 
-    center: tuple[float, float, float] = (-28.0, -8.0, 4.0)
-    radius: float = 20.0
-    reach: float = 36.0
+    center: tuple[float, float, float] = (-20.0, -8.0, 8.0)
+    radius: float = 22.0
+    reach: float = 40.0
 
     def __post_init__(self) -> None:
         if not 0 < self.radius < self.reach:

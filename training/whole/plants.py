@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import torch
 from pydantic import JsonValue
 from torch import Tensor
 
-from training.cohort import INTENSITY_RANGE, Cohort, CohortError, normalize
+from models.manifest import Interval
+from training.cohort import INTENSITY_RANGE, Cohort, CohortError, Split, normalize
+from training.intervals import accuracy_interval
 from training.whole.growth import Region, plant
 from training.whole.volumes import Augmentation, balanced, halve, halved_affine
 
@@ -21,8 +23,9 @@ CLASSES = ("unchanged", "grown")
 class Planting:
     """How images of both classes are made.
 
-    Every image is resampled twice: elsewhere, where as much tissue as in the region grows or shrinks, and in
-    the region, which is nudged. In class "grown" the region grows too; nothing else tells the classes apart.
+    In every image the region is nudged, and in class "grown" it grows as well; nothing else tells the classes
+    apart. In some images, of both classes alike, as much tissue elsewhere grows or shrinks, so that growth
+    as such tells nothing.
 
     Attributes
     ----------
@@ -34,12 +37,15 @@ class Planting:
         Largest shift along each axis, mm.
     elsewhere : float
         Least distance in mm of the other place from the region's centre.
+    share : float
+        Probability of the other place.
     """
 
-    region: Region = Region()
+    region: Region = field(default_factory=Region)
     growth: tuple[float, float] = (0.08, 0.15)
     nudge: float = 1.0
     elsewhere: float = 30.0
+    share: float = 0.3
 
     def facts(self) -> dict[str, JsonValue]:
         """Describe the planting in plain values, for the manifest."""
@@ -49,6 +55,7 @@ class Planting:
             "growth": list(self.growth),
             "nudge_mm": self.nudge,
             "elsewhere_mm": self.elsewhere,
+            "elsewhere_share": self.share,
         }
 
     def image(
@@ -76,8 +83,9 @@ class Planting:
         here, there = rng.uniform(*self.growth, 2)
         if rng.random() < 0.5:
             there = 1 / (1 + there) - 1
-        stirred = plant(brain, affine, self._other(brain, affine, rng), there, nudges[0])
-        return plant(stirred, affine, self.region, here if label else 0.0, nudges[1])
+        if rng.random() < self.share:
+            brain = plant(brain, affine, self._other(brain, affine, rng), there, nudges[0])
+        return plant(brain, affine, self.region, here if label else 0.0, nudges[1])
 
     def _other(self, brain: np.ndarray, affine: np.ndarray, rng: np.random.Generator) -> Region:
         for _ in range(1000):
@@ -121,7 +129,7 @@ class Window:
         Raises
         ------
         CohortError
-            If the region's centre lies outside the grid or a side has fewer than 32 voxels.
+            If the region's centre lies outside the grid or a side has fewer than 24 voxels.
         """
         half = region.reach + margin
         low, high = np.array(region.center) - half, np.array(region.center) + half
@@ -132,10 +140,10 @@ class Window:
         start = np.clip(np.floor(ends[0]), 0, shape).astype(int)
         length = (np.clip(np.ceil(ends[1]) + 1, 0, shape).astype(int) - start) // 2 * 2
         center = inverse[:3, :3] @ np.array(region.center) + inverse[:3, 3]
-        if (center < 0).any() or (center > shape - 1).any() or length.min() < 32:
+        if (center < 0).any() or (center > shape - 1).any() or length.min() < 24:
             raise CohortError(
                 f"--center: around {region.center} mm the scans hold {tuple(length.tolist())} voxels, at "
-                "least 32 a side are needed; choose a centre inside the brain, in the template's millimetres"
+                "least 24 a side are needed; choose a centre inside the brain, in the template's millimetres"
             )
         x, y, z = (slice(int(a), int(a + n)) for a, n in zip(start, length, strict=True))
         return cls((x, y, z))
@@ -263,3 +271,31 @@ def planted_images(
         for _ in range(draws):
             for label in range(len(CLASSES)):
                 yield row, label, window.cut(planting.image(brain, cohort.affine, label, rng))
+
+
+def total_intensity(
+    cohort: Cohort, split: Split, planting: Planting, window: Window, draws: int, seed: int
+) -> Interval:
+    """Guess the class from the sum of all voxels, by the class whose mean in training brains is nearer.
+
+    Parameters
+    ----------
+    cohort, planting, window, draws, seed
+        As in `planted_images`.
+    split : Split
+        Whose sums give the means, and whose are guessed.
+
+    Returns
+    -------
+    Interval
+        Accuracy on the held-out subjects.
+    """
+
+    def sums(subjects: tuple[str, ...], count: int, start: int) -> np.ndarray:
+        images = planted_images(cohort, subjects, planting, window, count, start)
+        return np.array([(row, label, volume.sum()) for row, label, volume in images])
+
+    known, asked = sums(split.train, 1, seed), sums(split.test, draws, seed + 1)
+    means = np.array([known[known[:, 1] == code, 2].mean() for code in range(len(CLASSES))])
+    guesses = np.abs(asked[:, 2:] - means).argmin(axis=1)
+    return accuracy_interval(guesses == asked[:, 1], asked[:, 0].astype(int))
