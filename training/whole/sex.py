@@ -21,10 +21,10 @@ from training.task import Task, Wording
 from training.whole.console import announce, check_free, check_name, errors_told, print_figures, progress_bar
 from training.whole.crossvalidation import Fold, network_answers, train_fold, volume_answers
 from training.whole.recipe import ARCHITECTURE, Recipe
-from training.whole.volumes import Augmentation, coarse
+from training.whole.volumes import Augmentation, coarse, framed
 
 HYPERPARAMETERS: dict[str, JsonValue] = {"classes": 2, "widths": [8, 16, 32, 64], "pooled_blocks": 3}
-PHASES = (Phase("fit", steps=400, size=8, edge=0, rate=3e-3),)
+PHASES = (Phase("fit", steps=300, size=8, edge=0, rate=3e-3),)
 STEPS = sum(phase.steps for phase in PHASES)
 
 
@@ -55,7 +55,7 @@ def sex(
         splits = stratified_folds(brains.subjects, labels, folds, seed)
         recipe = Recipe(HYPERPARAMETERS, PHASES, seed=seed, notes=_notes(folds, shuffled, untrained))
         recipe = replace(recipe, phases=()) if untrained else recipe.scaled(steps)
-        small = coarse(brains)
+        small = coarse(framed(brains))
         with progress_bar() as bar:
             trained = [
                 train_fold(small, labels, split, recipe, Augmentation(), partial(announce, bar, f"fold {i}"))

@@ -47,6 +47,35 @@ def halved_affine(affine: np.ndarray) -> np.ndarray:
     return np.asarray(affine @ step)
 
 
+def framed(cohort: Cohort) -> Cohort:
+    """Cut off what is empty in every brain, which spares much of the work.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        Brains at full resolution.
+
+    Returns
+    -------
+    Cohort
+        On a smaller grid, with even sides where the grid allows. As much is cut off left as right, so that flips keep the midline.
+    """
+    filled = (cohort.brains > 0).any(axis=0)
+    parts, shift = [], np.zeros(3)
+    for axis, length in enumerate(filled.shape):
+        used = np.flatnonzero(filled.any(axis=tuple({0, 1, 2} - {axis})))
+        low, high = int(used[0]), int(used[-1]) + 1
+        if axis == 0:
+            low = min(low, length - high)
+            high = length - low
+        low -= (high - low) % 2 if low else 0
+        parts.append(slice(low, high))
+        shift[axis] = low
+    affine = cohort.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ shift
+    return replace(cohort, brains=cohort.brains[:, parts[0], parts[1], parts[2]], affine=affine)
+
+
 def coarse(cohort: Cohort) -> Cohort:
     """Halve the resolution of a cohort and normalize it anew.
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from training.cohort import INTENSITY_RANGE, Cohort, CohortError
-from training.whole.volumes import Augmentation, VolumeSampler, coarse, halve, halved_affine
+from training.whole.volumes import Augmentation, VolumeSampler, coarse, framed, halve, halved_affine
 
 CODES = np.array([0, 0, 0, 0, 0, 1, 1, 0])
 
@@ -33,6 +33,17 @@ def test_a_coarse_cohort_is_normalized(small: Cohort, block: Cohort) -> None:
     assert small.brains.shape[1:] == tuple(n // 2 for n in block.brains.shape[1:])
     brain = small.brains[0].astype(np.float32)
     assert np.quantile(brain[brain > 0], 0.995) == pytest.approx(1, abs=1e-3)
+
+
+def test_a_frame_holds_every_brain_where_it_was(block: Cohort) -> None:
+    brains = np.zeros((2, 20, 18, 22), np.float16)
+    brains[0, 5:9, 2:7, 4:10] = 1
+    brains[1, 6:13, 3:8, 4:12] = 2
+    found = framed(replace(block, brains=brains))
+    assert found.brains.shape == (2, 10, 6, 8)  # 5 voxels are empty on the left, so 5 are cut on the right
+    assert found.brains.sum() == brains.sum()
+    shift = block.affine[:3, :3] @ np.array([5, 2, 4])
+    np.testing.assert_allclose(found.affine[:3, 3], block.affine[:3, 3] + shift)
 
 
 def test_too_coarse_to_pool(block: Cohort) -> None:
