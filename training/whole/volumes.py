@@ -58,12 +58,13 @@ def framed(cohort: Cohort) -> Cohort:
     Returns
     -------
     Cohort
-        On a smaller grid, with even sides where the grid allows. As much is cut off left as right, so that flips keep the midline.
+        On a smaller grid, with even sides where the grid allows. As much is cut off left as right, so that
+        flips keep the midline.
     """
     filled = (cohort.brains > 0).any(axis=0)
     parts, shift = [], np.zeros(3)
     for axis, length in enumerate(filled.shape):
-        used = np.flatnonzero(filled.any(axis=tuple({0, 1, 2} - {axis})))
+        used = np.flatnonzero(filled.swapaxes(0, axis).reshape(length, -1).any(axis=1))
         low, high = int(used[0]), int(used[-1]) + 1
         if axis == 0:
             low = min(low, length - high)
