@@ -61,7 +61,7 @@ def framed(cohort: Cohort) -> Cohort:
         On a smaller grid, with even sides where the grid allows. As much is cut off left as right, so that
         flips keep the midline.
     """
-    filled = (cohort.brains > 0).any(axis=0)
+    filled: np.ndarray = np.any(cohort.brains > 0, axis=0)
     parts, shift = [], np.zeros(3)
     for axis, length in enumerate(filled.shape):
         used = np.flatnonzero(filled.swapaxes(0, axis).reshape(length, -1).any(axis=1))
