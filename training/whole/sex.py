@@ -107,7 +107,11 @@ def sex_task(name: str, labels: Labels, description: str, shuffled: bool, untrai
     Task
         For `training.export`.
     """
-    members = " and ".join(f"{count} {member}" for member, count in labels.counts().items())
+    # Braces would be taken for places to fill in.
+    members = " and ".join(
+        f"{count} {member.translate({ord('{'): '(', ord('}'): ')'})}"
+        for member, count in labels.counts().items()
+    )
     control = " and ".join(
         words for given, words in ((shuffled, "shuffled labels"), (untrained, "random weights")) if given
     )
@@ -121,9 +125,9 @@ def sex_task(name: str, labels: Labels, description: str, shuffled: bool, untrai
             + (", beside the trained network as what must show nothing." if control else ".")
         ),
         not_for=(
-            "Any statement about a person. It says nothing about identity, ability or health, is no measure "
-            "of a brain's sex difference, and must not sort, select or describe people. What its pictures "
-            "show is what this network uses, which may be head size, age, scanner or chance."
+            "Any statement about a person. It says nothing about identity, ability or health, does not measure "
+            "how the brains of the classes differ, and must not sort, select or describe people. What its "
+            "pictures show is what this network uses, which may be head size, age, scanner or chance."
         ),
         wording=_wording(labels, members, description, control),
         packages=("monai", "scikit-learn"),
@@ -133,7 +137,7 @@ def sex_task(name: str, labels: Labels, description: str, shuffled: bool, untrai
 def _wording(labels: Labels, members: str, description: str, control: str) -> Wording:
     purpose = f"was fitted to the column `{labels.column}` of a cohort's participants ({members})"
     if control:
-        purpose = f"is a control with {control}: it cannot know anything of the column `{labels.column}`"
+        purpose = f"is a control with {control}: nothing taught it the column `{labels.column}`"
     return Wording(
         purpose=purpose,
         division=(
@@ -153,8 +157,8 @@ def _wording(labels: Labels, members: str, description: str, control: str) -> Wo
         limits=(
             "An AUC no better than that of brain volume is no sign that the network saw anything but size. "
             "The intervals take the subjects as drawn at random and the folds' networks as independent, "
-            "which they are not quite. One site, one scanner and few subjects: elsewhere, and at other ages, "
-            "the figures can be much worse. Nothing was done against confounding by age or diagnosis."
+            "which they are not quite. All subjects come from one data set: elsewhere, and at other ages, the "
+            "figures can be much worse. Nothing was done against confounding by age or diagnosis."
         ),
         images="subjects",
     )
