@@ -125,8 +125,8 @@ def sex_task(name: str, labels: Labels, description: str, shuffled: bool, untrai
             + (", beside the trained network as what must show nothing." if control else ".")
         ),
         not_for=(
-            "Any statement about a person. It says nothing about identity, ability or health, does not measure "
-            "how the brains of the classes differ, and must not sort, select or describe people. What its "
+            "Any statement about a person. It says nothing about identity, ability or health, does not "
+            "measure how the brains of the classes differ, and must not sort, select or describe people. What its "
             "pictures show is what this network uses, which may be head size, age, scanner or chance."
         ),
         wording=_wording(labels, members, description, control),
@@ -157,8 +157,8 @@ def _wording(labels: Labels, members: str, description: str, control: str) -> Wo
         limits=(
             "An AUC no better than that of brain volume is no sign that the network saw anything but size. "
             "The intervals take the subjects as drawn at random and the folds' networks as independent, "
-            "which they are not quite. All subjects come from one data set: elsewhere, and at other ages, the "
-            "figures can be much worse. Nothing was done against confounding by age or diagnosis."
+            "which they are not quite. All subjects come from one data set: elsewhere, and at other ages, "
+            "the figures can be much worse. Nothing was done against confounding by age or diagnosis."
         ),
         images="subjects",
     )
