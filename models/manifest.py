@@ -223,6 +223,8 @@ class Evaluation(_Frozen):
     logit_quantiles : dict
         For each class, quantiles 0.05, 0.5 and 0.95 of that class's logit on real held-out images of that
         class.
+    figures : dict of Interval
+        Further figures by name, e.g. the area under the ROC curve; left out of the JSON where there are none.
     """
 
     accuracy: Interval
@@ -230,6 +232,7 @@ class Evaluation(_Frozen):
     chance: float = Field(ge=0, le=1)
     per_class: dict[str, Interval]
     logit_quantiles: dict[str, dict[Literal["0.05", "0.5", "0.95"], float]]
+    figures: dict[str, Interval] = Field(default={}, exclude_if=lambda figures: not figures)
 
 
 class Manifest(_Frozen):

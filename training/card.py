@@ -7,10 +7,15 @@ from collections.abc import Sequence
 from pydantic import JsonValue
 
 from models.manifest import Interval, Manifest
+from training.task import Wording
 
 
 def _percent(interval: Interval) -> str:
     return f"{interval.estimate:.1%} [{interval.low:.1%}, {interval.high:.1%}]"
+
+
+def _share(interval: Interval) -> str:
+    return f"{interval.estimate:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
@@ -18,62 +23,61 @@ def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def write_card(manifest: Manifest) -> str:
-    """Write the card of a lesion classifier.
+def write_card(manifest: Manifest, wording: Wording) -> str:
+    """Write the card of a classifier.
 
     Parameters
     ----------
     manifest : Manifest
         Complete but for its `files`.
+    wording : Wording
+        The task's sentences.
 
     Returns
     -------
     str
-        Markdown. It states nothing that the manifest does not.
+        Markdown. Its figures are the manifest's.
     """
     return "\n\n".join(
         [
             f"# {manifest.name}, version {manifest.version}",
-            _what(manifest),
+            _what(manifest, wording),
             "## Intended use",
             manifest.intended_use,
             f"**Not for:** {manifest.not_for}",
             "## Data",
-            _data(manifest),
+            _data(manifest, wording),
             "## Training",
             _recipe(manifest),
             "## Evaluation",
-            _evaluation(manifest),
+            _evaluation(manifest, wording),
             "## License",
             f"{manifest.license}\n",
         ]
     )
 
 
-def _what(manifest: Manifest) -> str:
+def _what(manifest: Manifest, wording: Wording) -> str:
     space = manifest.input
     shape = " x ".join(str(length) for length in space.shape)
     settings = ", ".join(f"{name} {value}" for name, value in manifest.architecture.hyperparameters.items())
     size = " x ".join(f"{edge:g}" for edge in space.voxel_size_mm)
     return (
         f"A 3D convolutional network (`{manifest.architecture.name}`: {settings}) "
-        f"that tells artificial lesions in skull-stripped T1-weighted brains apart. Classes, in the order of "
-        f"the logits: {', '.join(manifest.classes)}. The logits are the output of "
-        f"`{manifest.classifier_layer}`, before any softmax.\n\n"
+        f"that {wording.purpose}. Classes, in the order of the logits: {', '.join(manifest.classes)}. The "
+        f"logits are the output of `{manifest.classifier_layer}`, before any softmax.\n\n"
         f"Input: {shape} voxels of {size} mm, orientation {space.orientation}, space {space.space}. Model "
         f"units are the image divided by the {space.normalization.quantile} quantile of its nonzero voxels, "
         f"within {space.intensity_range[0]:g} to {space.intensity_range[1]:g}."
     )
 
 
-def _data(manifest: Manifest) -> str:
+def _data(manifest: Manifest, wording: Wording) -> str:
     training = manifest.training
-    return (
-        f"{training.data} License: {training.license}.\n\n"
-        f"{len(training.subjects_train)} subjects trained the network and {len(training.subjects_test)} were "
-        f"held out; they were divided (seed {training.seed}) before any lesion was drawn, and nobody is in "
-        f"both parts. The lists are in `bundle.json`. The lesions are painted by a program: none is real."
+    division = wording.division.format(
+        train=len(training.subjects_train), test=len(training.subjects_test), seed=training.seed
     )
+    return f"{training.data} License: {training.license}.\n\n{division}"
 
 
 def _recipe(manifest: Manifest) -> str:
@@ -97,7 +101,7 @@ def _plain(value: JsonValue) -> str:
     return str(value)
 
 
-def _evaluation(manifest: Manifest) -> str:
+def _evaluation(manifest: Manifest, wording: Wording) -> str:
     facts = manifest.evaluation
     figures = [("network", _percent(facts.accuracy), str(facts.accuracy.n))]
     figures += [(name, _percent(value), str(value.n)) for name, value in facts.baselines.items()]
@@ -110,16 +114,16 @@ def _evaluation(manifest: Manifest) -> str:
         )
         for name in manifest.classes
     ]
-    return "\n\n".join(
-        [
-            f"Whole volumes of held-out subjects. Accuracy with its {facts.accuracy.level:.0%} interval "
-            f"({facts.accuracy.method}); chance is {facts.chance:.1%}. A baseline guesses the class from one "
-            f"number of the image and should stay at chance: it shows that nothing but shape informs.",
-            _table(("classifier", "accuracy", "images"), figures),
-            "By true class, with the quantiles of the class's own logit on its images:",
-            _table(("class", "accuracy", "5 %", "50 %", "95 %"), classes),
-            "The held-out subjects come from the same data set as the others. Nothing is known about "
-            "other scanners, ages or pathologies, or about lesions of other sizes, intensities or "
-            "orientations.",
-        ]
+    intro = wording.evaluation.format(
+        level=f"{facts.accuracy.level:.0%}", method=facts.accuracy.method, chance=f"{facts.chance:.1%}"
     )
+    parts = [intro, _table(("classifier", "accuracy", wording.images), figures)]
+    if facts.figures:
+        rows = [(name, _share(value), str(value.n), value.method) for name, value in facts.figures.items()]
+        parts += ["Further figures:", _table(("figure", "value", wording.images, "interval"), rows)]
+    parts += [
+        "By true class, with the quantiles of the class's own logit on its images:",
+        _table(("class", "accuracy", "5 %", "50 %", "95 %"), classes),
+        wording.limits,
+    ]
+    return "\n\n".join(parts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from dataclasses import dataclass
@@ -13,16 +12,13 @@ import numpy as np
 from rich.progress import track
 
 from models.manifest import Normalization
+from training.participants import CohortError, read_participants
 
 NORMALIZATION = Normalization(quantile=0.995)
 """How images become model units: bright tissue lies near 1."""
 INTENSITY_RANGE = (0.0, 1.1)
 """Model units that a brain may take; brighter voxels are clipped."""
 SPACE = re.compile(r"_space-([A-Za-z0-9]+)_")
-
-
-class CohortError(Exception):
-    """A cohort cannot be used; the message names the file or subject and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -87,47 +83,6 @@ class Split:
 
     train: tuple[str, ...]
     test: tuple[str, ...]
-
-
-def read_participants(root: Path) -> tuple[str, ...]:
-    """Read the identifiers in a dataset's `participants.tsv`.
-
-    Parameters
-    ----------
-    root : Path
-        Root of the BIDS dataset.
-
-    Returns
-    -------
-    tuple of str
-        Sorted, without repeats.
-
-    Raises
-    ------
-    CohortError
-        If the file is missing, has no column `participant_id`, or lists nobody or somebody twice.
-    """
-    table = root / "participants.tsv"
-    if not table.is_file():
-        raise CohortError(
-            f"cohort: {root} holds no participants.tsv; point --cohort at the root of a BIDS dataset"
-        )
-    with table.open(newline="", encoding="utf-8-sig") as lines:
-        rows = csv.DictReader(lines, delimiter="\t")
-        if "participant_id" not in (rows.fieldnames or ()):
-            raise CohortError(
-                f"participants.tsv: no column 'participant_id' among {rows.fieldnames}; "
-                "separate the columns with tabs"
-            )
-        subjects = [row["participant_id"] for row in rows if row["participant_id"]]
-    if not subjects:
-        raise CohortError("participants.tsv: lists no participant; add one line per subject")
-    repeated = sorted({subject for subject in subjects if subjects.count(subject) > 1})
-    if repeated:
-        raise CohortError(
-            f"participants.tsv: {', '.join(repeated)} listed more than once; keep one line each"
-        )
-    return tuple(sorted(subjects))
 
 
 def find_scan(root: Path, subject: str, description: str) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -14,8 +14,6 @@ from torch import Tensor, nn
 
 from models.manifest import Interval
 from training.intervals import accuracy_interval
-from training.lesions.brains import Brains
-from training.lesions.shapes import CLASSES, draw_lesion, paint
 
 LogitLevel = Literal["0.05", "0.5", "0.95"]
 LOGIT_LEVELS: tuple[LogitLevel, ...] = ("0.05", "0.5", "0.95")
@@ -28,11 +26,13 @@ class Trials:
     Attributes
     ----------
     subjects, labels : numpy.ndarray
-        Integer, shape `(n,)`: row of the brain and index into `CLASSES`.
+        Integer, shape `(n,)`: row of the brain and index into `classes`.
     logits : numpy.ndarray
-        float32, shape `(n, len(CLASSES))`.
+        float32, shape `(n, len(classes))`.
     means, maxima : dict of numpy.ndarray
         For each watched layer the units' spatial means and maxima, float32, shape `(n, units)`.
+    classes : tuple of str
+        In the order of the logits.
     """
 
     subjects: np.ndarray
@@ -40,6 +40,7 @@ class Trials:
     logits: np.ndarray
     means: dict[str, np.ndarray]
     maxima: dict[str, np.ndarray]
+    classes: tuple[str, ...]
 
     def accuracy(self) -> Interval:
         """Share of images whose largest logit is that of their class."""
@@ -50,18 +51,18 @@ class Trials:
         right = self._right()
         return {
             name: accuracy_interval(right[self.labels == index], self.subjects[self.labels == index])
-            for index, name in enumerate(CLASSES)
+            for index, name in enumerate(self.classes)
         }
 
     def confusion(self) -> np.ndarray:
         """Count images by true class (rows) and answer (columns)."""
-        table = np.zeros((len(CLASSES), len(CLASSES)), np.int64)
+        table = np.zeros((len(self.classes), len(self.classes)), np.int64)
         np.add.at(table, (self.labels, self.logits.argmax(axis=1)), 1)
         return table
 
     def logit_quantiles(self) -> dict[str, dict[LogitLevel, float]]:
         """Quantiles of each class's logit on the images of that class."""
-        own = {name: self.logits[self.labels == index, index] for index, name in enumerate(CLASSES)}
+        own = {name: self.logits[self.labels == index, index] for index, name in enumerate(self.classes)}
         return {
             name: {level: float(np.quantile(values, float(level))) for level in LOGIT_LEVELS}
             for name, values in own.items()
@@ -69,34 +70,6 @@ class Trials:
 
     def _right(self) -> np.ndarray:
         return np.asarray(self.logits.argmax(axis=1) == self.labels)
-
-
-def draw_images(brains: Brains, draws: int, seed: int) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Paint every class into every brain.
-
-    Parameters
-    ----------
-    brains : Brains
-        What to paint into.
-    draws : int
-        Images of each class and brain.
-    seed : int
-        The same seed paints the same images.
-
-    Yields
-    ------
-    row : int
-        Which brain.
-    label : int
-        Index into `CLASSES`.
-    volume : numpy.ndarray
-        float32, shape `(X, Y, Z)`.
-    """
-    for row, (brain, sites) in enumerate(zip(brains.volumes, brains.sites, strict=True)):
-        rng = np.random.default_rng((seed, row))
-        for _ in range(draws):
-            for label, name in enumerate(CLASSES):
-                yield row, label, paint(brain, draw_lesion(name, sites, rng))
 
 
 @contextmanager
@@ -119,19 +92,25 @@ def watched(network: nn.Module) -> Iterator[dict[str, Tensor]]:
 
 
 @torch.no_grad()
-def evaluate(network: nn.Module, brains: Brains, draws: int, seed: int, show: bool = False) -> Trials:
-    """Run a network on whole volumes of every class in every brain.
+def evaluate(
+    network: nn.Module,
+    images: Iterable[tuple[int, int, np.ndarray]],
+    classes: tuple[str, ...],
+    total: int,
+    show: bool = False,
+) -> Trials:
+    """Run a network on whole volumes.
 
     Parameters
     ----------
     network : torch.nn.Module
         Takes `(1, 1, X, Y, Z)` and returns logits; it is put into evaluation mode.
-    brains : Brains
-        Held-out subjects.
-    draws : int
-        Images of each class and brain.
-    seed : int
-        Seed of the lesions.
+    images : iterable of (int, int, numpy.ndarray)
+        Row of the brain, index into `classes`, and the volume, float32, shape `(X, Y, Z)`, model units.
+    classes : tuple of str
+        In the order of the logits.
+    total : int
+        How many images there are, for the progress bar.
     show : bool
         Show a progress bar.
 
@@ -145,8 +124,6 @@ def evaluate(network: nn.Module, brains: Brains, draws: int, seed: int, show: bo
     logits: list[np.ndarray] = []
     means: dict[str, list[np.ndarray]] = {}
     maxima: dict[str, list[np.ndarray]] = {}
-    images = draw_images(brains, draws, seed)
-    total = len(brains.volumes) * draws * len(CLASSES)
     with watched(network) as outputs:
         for row, label, volume in track(
             images, "held-out brains", total=total, disable=not show, transient=True
@@ -164,4 +141,5 @@ def evaluate(network: nn.Module, brains: Brains, draws: int, seed: int, show: bo
         logits=np.stack(logits),
         means={name: np.stack(values) for name, values in means.items()},
         maxima={name: np.stack(values) for name, values in maxima.items()},
+        classes=classes,
     )

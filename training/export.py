@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +26,9 @@ from models.manifest import (
 from training.card import write_card
 from training.cohort import INTENSITY_RANGE, NORMALIZATION, Cohort, Split
 from training.evaluate import Trials
-from training.lesions.recipe import ARCHITECTURE, HYPERPARAMETERS, Recipe
-from training.lesions.shapes import CLASSES
+from training.recipe import Recipe
 from training.statistics import cohort_prior, mean_brain
-
-NAME, VERSION = "lesion-shapes", 1
-LICENSE = "CC0-1.0"
-INTENDED_USE = (
-    "Testing, demonstrating and auditing feature visualization: what a unit should show is known here, "
-    "because only the shape of the painted lesion tells the classes apart."
-)
-NOT_FOR = (
-    "Any statement about a person: no diagnosis, screening, triage or research on disease. It has never seen "
-    "a real lesion, and its answer on one means nothing."
-)
+from training.task import Task
 
 
 @dataclass(frozen=True)
@@ -52,26 +42,38 @@ class Outcome:
     trials : Trials
         Its answers on held-out brains.
     baselines : dict of Interval
-        Accuracy of what must not inform.
+        Accuracy of guesses from one number of the image.
+    accuracy : Interval or None
+        Accuracy, if it was measured otherwise than on `trials`, e.g. by cross-validation.
+    per_class : dict of Interval
+        Accuracy by class, measured as `accuracy` was.
+    figures : dict of Interval
+        Further figures by name.
+    chance : float or None
+        Accuracy of guessing, if it is not that of equally frequent classes.
     """
 
     network: nn.Module
     trials: Trials
     baselines: dict[str, Interval]
+    accuracy: Interval | None = None
+    per_class: dict[str, Interval] = field(default_factory=dict)
+    figures: dict[str, Interval] = field(default_factory=dict)
+    chance: float | None = None
 
 
-def bundle_path(root: Path, name: str) -> Path:
-    """Folder of a bundle in a repository."""
-    return root / name / str(VERSION)
+def bundle_path(root: Path, task: Task) -> Path:
+    """Folder of the bundle in a repository."""
+    return root / task.name / str(task.version)
 
 
-def describe(name: str, cohort: Cohort, split: Split, recipe: Recipe, outcome: Outcome) -> Manifest:
+def describe(task: Task, cohort: Cohort, split: Split, recipe: Recipe, outcome: Outcome) -> Manifest:
     """Collect the facts of a model.
 
     Parameters
     ----------
-    name : str
-        Of the bundle.
+    task : Task
+        What it is for.
     cohort : Cohort
         The brains.
     split : Split
@@ -88,11 +90,11 @@ def describe(name: str, cohort: Cohort, split: Split, recipe: Recipe, outcome: O
     """
     trials = outcome.trials
     return Manifest(
-        name=name,
-        version=VERSION,
-        architecture=Architecture(name=ARCHITECTURE, hyperparameters=HYPERPARAMETERS),
+        name=task.name,
+        version=task.version,
+        architecture=Architecture(name=task.architecture, hyperparameters=task.hyperparameters),
         input=_input_space(cohort),
-        classes=CLASSES,
+        classes=task.classes,
         classifier_layer="classifier",
         training=Training(
             data=_data(cohort),
@@ -100,30 +102,31 @@ def describe(name: str, cohort: Cohort, split: Split, recipe: Recipe, outcome: O
             subjects_train=split.train,
             subjects_test=split.test,
             seed=recipe.seed,
-            software=_software(),
+            software=_software(task.packages),
             recipe=recipe.facts(),
         ),
         evaluation=Evaluation(
-            accuracy=trials.accuracy(),
+            accuracy=outcome.accuracy or trials.accuracy(),
             baselines=outcome.baselines,
-            chance=1 / len(CLASSES),
-            per_class=trials.per_class(),
+            chance=1 / len(task.classes) if outcome.chance is None else outcome.chance,
+            per_class=outcome.per_class or trials.per_class(),
             logit_quantiles=trials.logit_quantiles(),
+            figures=outcome.figures,
         ),
-        license=LICENSE,
-        intended_use=INTENDED_USE,
-        not_for=NOT_FOR,
+        license=task.license,
+        intended_use=task.intended_use,
+        not_for=task.not_for,
     )
 
 
-def export(root: Path, name: str, cohort: Cohort, split: Split, recipe: Recipe, outcome: Outcome) -> Bundle:
+def export(root: Path, task: Task, cohort: Cohort, split: Split, recipe: Recipe, outcome: Outcome) -> Bundle:
     """Write the bundle into a model repository.
 
     Parameters
     ----------
     root : Path
-        Root of the repository; the bundle goes to `<root>/<name>/1`.
-    name, cohort, split, recipe, outcome
+        Root of the repository; the bundle goes to `<root>/<name>/<version>`.
+    task, cohort, split, recipe, outcome
         As in `describe`.
 
     Returns
@@ -138,15 +141,15 @@ def export(root: Path, name: str, cohort: Cohort, split: Split, recipe: Recipe, 
     models.ExportFailed
         If the ONNX model disagrees with torch.
     """
-    manifest = describe(name, cohort, split, recipe, outcome)
-    brains = cohort.brains[[cohort.subjects.index(subject) for subject in split.train]]
+    manifest = describe(task, cohort, split, recipe, outcome)
+    brains = cohort.volumes(split.train)
     return write_bundle(
-        bundle_path(root, name),
+        bundle_path(root, task),
         manifest,
         outcome.network,
         mean_brain(brains, cohort.affine),
         cohort_prior(brains, outcome.trials),
-        write_card(manifest),
+        write_card(manifest, task.wording),
     )
 
 
@@ -173,10 +176,11 @@ def _data(cohort: Cohort) -> str:
     return " ".join(parts)
 
 
-def _software() -> dict[str, str]:
+def _software(packages: tuple[str, ...]) -> dict[str, str]:
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
         "nibabel": nibabel.__version__,
+        **{name: version(name) for name in packages},
     }

@@ -16,6 +16,7 @@ from models.architectures.lesion_net import LesionNet
 from models.architectures.resnet import ResNet
 from models.architectures.sfcn import SFCN
 from models.architectures.ukb import UKBNetA, UKBNetB
+from models.architectures.volume_net import VolumeNet
 from models.errors import BundleInvalid
 
 REGISTRY: dict[str, Callable[..., nn.Module]] = {
@@ -24,6 +25,7 @@ REGISTRY: dict[str, Callable[..., nn.Module]] = {
     "sfcn": SFCN,
     "ukb-a": UKBNetA,
     "ukb-b": UKBNetB,
+    "volume-net": VolumeNet,
 }
 
 

@@ -13,7 +13,7 @@ from models.architectures.ranges import MAX_BLOCKS, MAX_WIDTH, check_choice, che
 POOLINGS = {"max": nn.MaxPool3d, "average": nn.AvgPool3d}
 
 
-def _block(channels_in: int, channels_out: int, pooling: str | None) -> nn.Sequential:
+def conv_block(channels_in: int, channels_out: int, pooling: str | None) -> nn.Sequential:
     """Convolution, norm, activation and, if `pooling` names one, a halving of the grid."""
     steps: list[tuple[str, nn.Module]] = [
         ("conv", nn.Conv3d(channels_in, channels_out, kernel_size=3, padding=1)),
@@ -67,7 +67,7 @@ class LesionNet(nn.Module):
         inputs = (1, *widths[:-1])
         self.blocks = nn.Sequential(
             *(
-                _block(a, b, pooling if i < pooled_blocks else None)
+                conv_block(a, b, pooling if i < pooled_blocks else None)
                 for i, (a, b) in enumerate(zip(inputs, widths, strict=True))
             )
         )

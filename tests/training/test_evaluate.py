@@ -7,12 +7,13 @@ from torch import nn
 
 from models.architectures import build
 from training.cohort import Cohort
-from training.evaluate import Trials, draw_images, evaluate
+from training.evaluate import Trials
 from training.intervals import accuracy_interval
 from training.lesions.baselines import FEATURES, baselines, guess, with_lesion
 from training.lesions.brains import paintable
-from training.lesions.recipe import ARCHITECTURE, HYPERPARAMETERS
+from training.lesions.images import draw_images, evaluate
 from training.lesions.shapes import CLASSES, draw_lesion, paint
+from training.lesions.task import LESIONS
 
 
 def test_an_interval_knows_that_images_of_a_subject_are_alike() -> None:
@@ -50,9 +51,9 @@ def test_images_are_seeded_and_complete(block: Cohort) -> None:
 
 def test_evaluation_watches_layers_and_leaves_no_hooks(block: Cohort) -> None:
     torch.manual_seed(0)
-    network = build(ARCHITECTURE, **HYPERPARAMETERS)
+    network = build(LESIONS.architecture, **LESIONS.hyperparameters)
     trials = evaluate(network, paintable(block, block.subjects[:2]), draws=1, seed=0)
-    widths = HYPERPARAMETERS["widths"]
+    widths = LESIONS.hyperparameters["widths"]
     assert isinstance(widths, list)
     assert list(trials.means) == [*(f"blocks.{i}.conv" for i in range(len(widths))), "classifier"]
     assert trials.means["blocks.0.conv"].shape == (12, widths[0])
@@ -68,7 +69,7 @@ def test_figures_follow_from_the_answers() -> None:
     labels = np.tile(np.arange(6), 6)
     logits = np.eye(6, dtype=np.float32)[labels] * 4
     logits[:3] = np.roll(logits[:3], 1, axis=1)
-    trials = Trials(np.repeat(np.arange(6), 6), labels, logits, {}, {})
+    trials = Trials(np.repeat(np.arange(6), 6), labels, logits, {}, {}, CLASSES)
     assert trials.accuracy().estimate == pytest.approx(33 / 36)
     assert trials.per_class()["sphere"].estimate == pytest.approx(5 / 6)
     assert trials.per_class()["none"].estimate == 1

@@ -11,7 +11,9 @@ from training.cohort import Cohort
 from training.fit import Phase, fit, perturb
 from training.lesions.brains import paintable
 from training.lesions.crops import CropSampler
-from training.lesions.recipe import PHASES, ROBUST_PHASES, Recipe
+from training.lesions.recipe import PHASES, ROBUST_PHASES, lesion_recipe
+from training.lesions.task import LESIONS
+from training.recipe import Recipe
 
 TINY = (
     Phase("shapes", steps=3, size=6, edge=20, rate=1e-3),
@@ -29,7 +31,9 @@ def _silent(_step: int, _loss: float, _right: float) -> None:
 
 
 def _weights(recipe: Recipe, sampler: CropSampler) -> torch.Tensor:
-    return nn.utils.parameters_to_vector(recipe.train(sampler, lambda _: _silent).parameters()).detach()
+    return nn.utils.parameters_to_vector(
+        recipe.train(LESIONS, sampler, lambda _: _silent).parameters()
+    ).detach()
 
 
 def test_the_same_seed_gives_the_same_weights(sampler: CropSampler) -> None:
@@ -46,12 +50,12 @@ def test_every_step_is_reported_once_and_in_order(sampler: CropSampler) -> None:
     def announce(phase: Phase) -> object:
         return lambda step, loss, right: seen.append((phase.name, step))
 
-    Recipe(phases=TINY).train(sampler, announce)  # type: ignore[arg-type]
+    Recipe(phases=TINY).train(LESIONS, sampler, announce)  # type: ignore[arg-type]
     assert seen == [("shapes", 0), ("shapes", 1), ("shapes", 2), ("regions", 3), ("regions", 4)]
 
 
 def test_frozen_norms_keep_their_statistics(sampler: CropSampler) -> None:
-    network = Recipe(phases=TINY).train(sampler, lambda _: _silent).train()
+    network = Recipe(phases=TINY).train(LESIONS, sampler, lambda _: _silent).train()
     before = {name: value.clone() for name, value in network.named_buffers()}
     fit(network, sampler, TINY[1:], 0.0, lambda _: _silent)
     assert all(torch.equal(value, before[name]) for name, value in network.named_buffers())
@@ -62,12 +66,12 @@ def test_frozen_norms_keep_their_statistics(sampler: CropSampler) -> None:
 def test_loss_falls(sampler: CropSampler) -> None:
     losses: list[float] = []
     phase = Phase("shapes", steps=60, size=12, edge=20, rate=5e-3)
-    Recipe(phases=(phase,)).train(sampler, lambda _: lambda step, loss, right: losses.append(loss))
+    Recipe(phases=(phase,)).train(LESIONS, sampler, lambda _: lambda step, loss, right: losses.append(loss))
     assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
 
 
 def test_perturbations_stay_in_the_ball_and_raise_the_loss(sampler: CropSampler) -> None:
-    network = Recipe(phases=TINY).train(sampler, lambda _: _silent)
+    network = Recipe(phases=TINY).train(LESIONS, sampler, lambda _: _silent)
     network.zero_grad(set_to_none=True)
     crops, labels = sampler.batch(0, size=6, edge=20)
     worse = perturb(network, crops, labels, budget=1.0)
@@ -79,11 +83,12 @@ def test_perturbations_stay_in_the_ball_and_raise_the_loss(sampler: CropSampler)
 
 
 def test_a_recipe_scales_to_any_number_of_steps() -> None:
-    assert Recipe().scaled(Recipe().steps) == Recipe()
-    short = Recipe().scaled(3)
+    recipe = lesion_recipe()
+    assert recipe.scaled(recipe.steps) == recipe
+    short = recipe.scaled(3)
     assert all(1 <= phase.steps <= 2 for phase in short.phases)
     assert [phase.name for phase in short.phases] == [phase.name for phase in PHASES]
-    assert abs(Recipe().scaled(100).steps - 100) <= len(PHASES)
+    assert abs(recipe.scaled(100).steps - 100) <= len(PHASES)
 
 
 class _Interrupted(Exception):
@@ -108,8 +113,8 @@ def test_an_interrupted_run_ends_with_the_same_weights(
 
     checkpoint = Checkpoint(tmp_path / ".run.checkpoint", {"seed": 0}, every=1)
     with pytest.raises(_Interrupted):
-        recipe.train(sampler, announce, checkpoint)  # type: ignore[arg-type]
-    resumed = recipe.train(sampler, announce, checkpoint)  # type: ignore[arg-type]
+        recipe.train(LESIONS, sampler, announce, checkpoint)  # type: ignore[arg-type]
+    resumed = recipe.train(LESIONS, sampler, announce, checkpoint)  # type: ignore[arg-type]
     assert torch.equal(nn.utils.parameters_to_vector(resumed.parameters()).detach(), whole)
     # The step that the crash cut off is the only one taken twice.
     assert seen == [*range(crash + 1), *range(crash, 5)]
@@ -119,7 +124,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(
 
 def test_a_checkpoint_of_another_run_is_refused(sampler: CropSampler, tmp_path: Path) -> None:
     path = tmp_path / ".run.checkpoint"
-    Recipe(phases=TINY).train(sampler, lambda _: _silent, Checkpoint(path, {"seed": 0}, every=1))
+    Recipe(phases=TINY).train(LESIONS, sampler, lambda _: _silent, Checkpoint(path, {"seed": 0}, every=1))
     with pytest.raises(CheckpointRefused, match=r"another run; remove .*\.run\.checkpoint"):
         Checkpoint(path, {"seed": 1}).load()
     path.write_bytes(path.read_bytes()[:100])
@@ -128,11 +133,9 @@ def test_a_checkpoint_of_another_run_is_refused(sampler: CropSampler, tmp_path: 
 
 
 def test_controls_and_the_robust_network_have_recipes_of_their_own() -> None:
-    assert Recipe.of(0, robust=False, shuffled=False, untrained=False) == Recipe()
-    assert Recipe.of(0, robust=True, shuffled=False, untrained=False).phases == PHASES + ROBUST_PHASES
-    assert Recipe.of(0, robust=False, shuffled=False, untrained=True).steps == 0
-    shuffled = Recipe.of(0, robust=False, shuffled=True, untrained=False)
-    assert shuffled.facts()["labels"] != Recipe().facts()["labels"]
+    assert lesion_recipe(robust=True).phases == PHASES + ROBUST_PHASES
+    assert lesion_recipe(untrained=True).steps == 0
+    assert lesion_recipe(shuffled=True).facts()["labels"] != lesion_recipe().facts()["labels"]
 
 
 def test_shuffled_labels_say_nothing_about_the_crops(sampler: CropSampler) -> None:

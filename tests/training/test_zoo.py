@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -9,11 +10,13 @@ import pytest
 
 from models import ZOO, Bundle, Repository
 from tests.brains import write_tables
+from training.card import write_card
 from training.cohort import Cohort, read_cohort, read_participants
-from training.evaluate import evaluate
 from training.lesions.brains import paintable
-from training.lesions.recipe import ARCHITECTURE, HYPERPARAMETERS, Recipe
+from training.lesions.images import evaluate
+from training.lesions.recipe import lesion_recipe
 from training.lesions.shapes import CLASSES
+from training.lesions.task import LESIONS
 
 
 @pytest.fixture(scope="module", params=["lesion-shapes", "lesion-shapes-robust"])
@@ -29,12 +32,22 @@ def test_it_is_small(shipped: Bundle) -> None:
 def test_it_is_what_the_code_makes(shipped: Bundle) -> None:
     manifest = shipped.manifest
     assert manifest.classes == CLASSES
-    assert manifest.architecture.name == ARCHITECTURE
-    assert manifest.architecture.hyperparameters == HYPERPARAMETERS
-    recipe = Recipe.of(0, robust=manifest.name.endswith("robust"), shuffled=False, untrained=False)
+    assert manifest.architecture.name == LESIONS.architecture
+    assert manifest.architecture.hyperparameters == LESIONS.hyperparameters
+    recipe = lesion_recipe(robust=manifest.name.endswith("robust"))
     assert {**recipe.facts(), "threads": 0} == {**manifest.training.recipe, "threads": 0}
     assert manifest.input.shape == (91, 109, 91)
     assert manifest.input.orientation == "LAS"
+
+
+def test_card_and_manifest_are_what_the_code_writes(shipped: Bundle) -> None:
+    # By words, whatever their order: JSON sorts the keys that the card lists.
+    written, kept = (
+        re.sub(r"[,()]", " ", card).split()
+        for card in (write_card(shipped.manifest, LESIONS.wording), shipped.card())
+    )
+    assert sorted(written) == sorted(kept)
+    assert shipped.manifest.to_json() == (shipped.path / "bundle.json").read_bytes()
 
 
 def test_it_recognizes_shapes_on_people_it_never_saw(shipped: Bundle) -> None:

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-import hashlib
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from models import Bundle, ModelError
-from models.manifest import Interval
-from training.checkpoint import Checkpoint, CheckpointRefused
-from training.cohort import Cohort, CohortError, Split, read_cohort, split_subjects
-from training.evaluate import evaluate
-from training.export import NAME, Outcome, bundle_path, export
-from training.fit import Phase, Report
+from training.checkpoint import Checkpoint
+from training.cohort import Cohort, Split, read_cohort, split_subjects
+from training.console import (
+    announce,
+    bundle_name,
+    check_free,
+    check_name,
+    console,
+    errors_told,
+    keep_run,
+    print_figures,
+    progress_bar,
+)
+from training.export import Outcome, export
 from training.lesions.baselines import baselines
 from training.lesions.brains import paintable
 from training.lesions.crops import CropSampler
-from training.lesions.recipe import Recipe
-from training.lesions.shapes import CLASSES
+from training.lesions.images import evaluate
+from training.lesions.recipe import AUGMENTATION, lesion_recipe
+from training.lesions.task import LESIONS
+from training.recipe import Recipe
+from training.task import Task
 
-console = Console()
 BASELINE_DRAWS = 20
 
 
@@ -40,7 +47,9 @@ def lesions(
         bool, typer.Option("--shuffled", help="A control: labels are dealt out at random.")
     ] = False,
     untrained: Annotated[bool, typer.Option("--untrained", help="A control: no training.")] = False,
-    name: Annotated[str, typer.Option(help="Of the bundle.", show_default="by the choices above")] = "",
+    name: Annotated[
+        str, typer.Option(help="Of the bundle.", show_default="by the choices above", callback=check_name)
+    ] = "",
     steps: Annotated[
         int, typer.Option(min=0, help="Training steps in all.", show_default="those of the recipe")
     ] = 0,
@@ -53,92 +62,36 @@ def lesions(
     An interrupted run goes on where it was when it is called again in the same way.
     """
     torch.set_num_threads(threads)
-    recipe = Recipe.of(seed, robust, shuffled, untrained)
+    chosen = {"robust": robust, "shuffled": shuffled, "untrained": untrained}
+    recipe = lesion_recipe(seed, **chosen)
     recipe = recipe.scaled(steps) if steps else recipe
-    name = name or bundle_name(robust, shuffled, untrained)
-    try:
-        _check_free(out, name)
+    task = replace(LESIONS, name=name or bundle_name(LESIONS.name, **chosen))
+    with errors_told():
+        check_free(out, task)
         brains = read_cohort(cohort, description, show=True)
         split = split_subjects(brains.subjects, seed)
-        checkpoint = _checkpoint(out, name, brains, recipe)
-        outcome = _train(brains, split, recipe, draws, checkpoint)
-        bundle = export(out, name, brains, split, recipe, outcome)
+        checkpoint = keep_run(out, task, brains, recipe)
+        outcome = _train(task, brains, split, recipe, draws, shuffled, checkpoint)
+        bundle = export(out, task, brains, split, recipe, outcome)
         checkpoint.remove()
-    except (CohortError, CheckpointRefused, ModelError) as error:
-        Console(stderr=True).print(f"error: {error}", style="bold red", soft_wrap=True, markup=False)
-        raise typer.Exit(2) from error
-    _report(bundle)
+    print_figures(bundle)
 
 
-def bundle_name(robust: bool, shuffled: bool, untrained: bool) -> str:
-    """Name a bundle by what is special about its training."""
-    parts = {"robust": robust, "shuffled": shuffled, "untrained": untrained}
-    return "-".join([NAME, *(word for word, chosen in parts.items() if chosen)])
-
-
-def _check_free(out: Path, name: str) -> None:
-    target = bundle_path(out, name)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise CohortError(f"--out: {target} is not empty; remove it or choose another directory")
-
-
-def _checkpoint(out: Path, name: str, cohort: Cohort, recipe: Recipe) -> Checkpoint:
-    """Where the run is kept: beside the bundles, under a name that is none of a bundle."""
-    brains = hashlib.sha256(cohort.brains.tobytes()).hexdigest()
-    identity = {"subjects": cohort.subjects, "brains": brains, "seed": recipe.seed, **recipe.facts()}
-    checkpoint = Checkpoint(out / f".{name}.checkpoint", identity)
-    if checkpoint.path.exists():
-        console.print(f"going on from {checkpoint.path.name}", highlight=False)
-    return checkpoint
-
-
-def _train(cohort: Cohort, split: Split, recipe: Recipe, draws: int, checkpoint: Checkpoint) -> Outcome:
+def _train(
+    task: Task,
+    cohort: Cohort,
+    split: Split,
+    recipe: Recipe,
+    draws: int,
+    shuffled: bool,
+    checkpoint: Checkpoint,
+) -> Outcome:
     with console.status("finding where lesions fit"):
         train, test = paintable(cohort, split.train), paintable(cohort, split.test)
-    sampler = CropSampler(train, recipe.seed, recipe.augmentation, recipe.shuffled)
-    with _bar() as progress:
-        network = recipe.train(sampler, lambda phase: _announce(progress, phase), checkpoint)
+    sampler = CropSampler(train, recipe.seed, AUGMENTATION, shuffled)
+    with progress_bar() as progress:
+        network = recipe.train(task, sampler, partial(announce, progress), checkpoint)
     trials = evaluate(network, test, draws, recipe.seed + 1, show=True)
     with console.status("measuring baselines"):
         informed = baselines(train, test, BASELINE_DRAWS, recipe.seed + 2)
     return Outcome(network, trials, informed)
-
-
-def _bar() -> Progress:
-    columns = ("{task.description:>8}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, TextColumn("{task.fields[figures]}"), console=console)
-
-
-def _announce(progress: Progress, phase: Phase) -> Report:
-    """Open a bar for a phase; its figures are running means, since single batches are small."""
-    task = progress.add_task(phase.name, total=phase.steps, figures="")
-    mean = {"loss": 0.0, "right": 0.0, "weight": 0.0}
-
-    def report(_step: int, loss: float, right: float) -> None:
-        for name, value in (("loss", loss), ("right", right), ("weight", 1.0)):
-            mean[name] = 0.97 * mean[name] + 0.03 * value
-        figures = f"loss {mean['loss'] / mean['weight']:.3f}, right {mean['right'] / mean['weight']:.1%}"
-        progress.update(task, advance=1, figures=figures)
-
-    return report
-
-
-def _report(bundle: Bundle) -> None:
-    facts = bundle.manifest.evaluation
-    table = Table(title=f"{bundle.label} on held-out subjects (chance {facts.chance:.1%})")
-    for head in ("what", "accuracy", "95 % interval", "images"):
-        table.add_column(head, justify="left" if head == "what" else "right")
-
-    def row(name: str, value: Interval, style: str = "") -> None:
-        table.add_row(
-            name, f"{value.estimate:.1%}", f"{value.low:.1%} to {value.high:.1%}", str(value.n), style=style
-        )
-
-    row("network", facts.accuracy, "bold")
-    for name in CLASSES:
-        row(f"  {name}", facts.per_class[name])
-    for name, value in facts.baselines.items():
-        row(f"baseline: {name}", value)
-    console.print(table)
-    size = sum(path.stat().st_size for path in bundle.path.iterdir())
-    console.print(f"wrote {bundle.path} ({size / 1e6:.2f} MB, digest {bundle.digest[:12]})", highlight=False)

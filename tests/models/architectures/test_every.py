@@ -17,6 +17,7 @@ SMALL: dict[str, tuple[dict[str, Any], tuple[int, int, int]]] = {
     "sfcn": ({"classes": 3, "widths": [3, 4, 4], "top_width": 5}, SHAPE),
     "ukb-a": ({"classes": 3, "shape": [98, 99, 98]}, (98, 99, 98)),
     "ukb-b": ({"classes": 3, "shape": [80, 81, 82]}, (80, 81, 82)),
+    "volume-net": ({"classes": 3, "widths": [2, 3, 4], "positions": [3, 3, 2]}, SHAPE),
 }
 
 
