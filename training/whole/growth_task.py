@@ -64,7 +64,9 @@ def _wording(planting: Planting, control: str) -> Wording:
             "{train} subjects trained the network and {test} were held out (seed {seed}), before anything "
             "was planted. The lists are in `bundle.json`. Any brain may belong to either class: plants are "
             f"drawn anew for every image. {place[0].upper()}{place[1:]} grows, its surroundings give way "
-            f"up to {region.reach:g} mm, and nothing moves beyond, so that head size stays."
+            f"up to {region.reach:g} mm, and nothing moves beyond, so that head size stays. In every image "
+            f"{planting.decoys} other places near the region or near its mirror image grow or shrink as "
+            "much, whatever the class."
         ),
         evaluation=(
             "Planted images of held-out subjects. Accuracy with its {level} interval ({method}); chance is "

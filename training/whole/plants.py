@@ -24,8 +24,9 @@ class Planting:
     """How images of both classes are made.
 
     In every image the region is nudged, and in class "grown" it grows as well; nothing else tells the classes
-    apart. In some images, of both classes alike, as much tissue elsewhere grows or shrinks, so that growth
-    as such tells nothing.
+    apart. In every image, of both classes alike, decoys near the region and near its mirror image grow or
+    shrink as much: growth as such tells nothing, nor does a difference between left and right that is not
+    the region's own.
 
     Attributes
     ----------
@@ -35,17 +36,21 @@ class Planting:
         Range of the relative change of its volume.
     nudge : float
         Largest shift along each axis, mm.
-    elsewhere : float
-        Least distance in mm of the other place from the region's centre.
-    share : float
-        Probability of the other place.
+    decoys : int
+        How many other places grow or shrink.
+    decoy_size : tuple of float
+        Range of their size relative to the region's.
+    decoy_distance : tuple of float
+        Least distance in mm of a decoy's centre from the region's, and largest one from the region's or its
+        mirror image's.
     """
 
     region: Region = field(default_factory=Region)
     growth: tuple[float, float] = (0.08, 0.15)
     nudge: float = 1.0
-    elsewhere: float = 30.0
-    share: float = 0.3
+    decoys: int = 2
+    decoy_size: tuple[float, float] = (0.5, 1.0)
+    decoy_distance: tuple[float, float] = (36.0, 50.0)
 
     def facts(self) -> dict[str, JsonValue]:
         """Describe the planting in plain values, for the manifest."""
@@ -54,8 +59,9 @@ class Planting:
             "region": {**region, "center": list(self.region.center)},
             "growth": list(self.growth),
             "nudge_mm": self.nudge,
-            "elsewhere_mm": self.elsewhere,
-            "elsewhere_share": self.share,
+            "decoys": self.decoys,
+            "decoy_size": list(self.decoy_size),
+            "decoy_distance_mm": list(self.decoy_distance),
         }
 
     def image(
@@ -79,25 +85,33 @@ class Planting:
         numpy.ndarray
             float32, shape `(X, Y, Z)`.
         """
-        nudges = rng.uniform(-self.nudge, self.nudge, (2, 3))
-        here, there = rng.uniform(*self.growth, 2)
-        if rng.random() < 0.5:
-            there = 1 / (1 + there) - 1
-        if rng.random() < self.share:
-            brain = plant(brain, affine, self._other(brain, affine, rng), there, nudges[0])
-        return plant(brain, affine, self.region, here if label else 0.0, nudges[1])
+        for _ in range(self.decoys):
+            change = rng.uniform(*self.growth)
+            if rng.random() < 0.5:
+                change = 1 / (1 + change) - 1
+            brain = plant(brain, affine, self._decoy(brain, affine, rng), change, self._nudge(rng))
+        growth = rng.uniform(*self.growth)
+        return plant(brain, affine, self.region, growth if label else 0.0, self._nudge(rng))
 
-    def _other(self, brain: np.ndarray, affine: np.ndarray, rng: np.random.Generator) -> Region:
+    def _nudge(self, rng: np.random.Generator) -> np.ndarray:
+        return rng.uniform(-self.nudge, self.nudge, 3)
+
+    def _decoy(self, brain: np.ndarray, affine: np.ndarray, rng: np.random.Generator) -> Region:
+        here = np.array(self.region.center)
+        least, most = self.decoy_distance
+        inverse = np.linalg.inv(affine)
         for _ in range(1000):
-            voxel = rng.integers(brain.shape)
-            center = affine[:3, :3] @ voxel + affine[:3, 3]
-            far = np.linalg.norm(center - np.array(self.region.center)) >= self.elsewhere
-            if brain[tuple(voxel)] > 0 and far:
+            side = here * [rng.choice((-1, 1)), 1, 1]
+            center = side + rng.uniform(-most, most, 3)
+            voxel = np.rint(inverse[:3, :3] @ center + inverse[:3, 3]).astype(int)
+            inside = (voxel >= 0).all() and (voxel < brain.shape).all() and brain[tuple(voxel)] > 0
+            if inside and np.linalg.norm(center - side) <= most and np.linalg.norm(center - here) >= least:
+                size = rng.uniform(*self.decoy_size)
                 x, y, z = (float(value) for value in center)
-                return replace(self.region, center=(x, y, z))
+                return Region((x, y, z), self.region.radius * size, self.region.reach * size)
         raise CohortError(
-            f"the brain has no voxel {self.elsewhere:g} mm from the region at {self.region.center}; "
-            "choose another region, or give whole brains"
+            f"the brain has no voxel from {least:g} to {most:g} mm from the region at {self.region.center} "
+            "or its mirror image; choose another region, or give whole brains"
         )
 
 

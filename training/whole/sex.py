@@ -33,7 +33,7 @@ from training.task import Task, Wording
 from training.whole.crossvalidation import Fold, Labelled, network_answers, train_fold, volume_answers
 from training.whole.volumes import Augmentation, coarse, framed
 
-PHASES = (Phase("fit", steps=300, size=8, edge=0, rate=3e-3),)
+PHASES = (Phase("fit", steps=600, size=8, edge=0, rate=3e-3),)
 ROBUST_PHASES = (Phase("robust", steps=100, size=8, edge=0, rate=1e-3, frozen_norm=True, budget=1.0),)
 
 

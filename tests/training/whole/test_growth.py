@@ -100,6 +100,22 @@ def test_only_the_growth_tells_the_classes_apart(block: Cohort) -> None:
     assert np.abs(unchanged - grown)[~outside].mean() > 1e-3
 
 
+def test_decoys_lie_beside_the_region_and_its_mirror_image(block: Cohort) -> None:
+    rng = np.random.default_rng(0)
+    found = [INNER._decoy(block.brains[0], block.affine, rng) for _ in range(60)]
+    centers = np.array([region.center for region in found])
+    here = np.array(INNER.region.center)
+    least, most = INNER.decoy_distance
+    away = np.linalg.norm(centers - here, axis=1)
+    mirrored_away = np.linalg.norm(centers - here * [-1, 1, 1], axis=1)
+    assert away.min() >= least
+    assert np.minimum(away, mirrored_away).max() <= most
+    assert (mirrored_away < least).any()
+    assert all(region.radius <= INNER.region.radius for region in found)
+    with pytest.raises(CohortError, match="choose another region"):
+        INNER._decoy(np.zeros_like(block.brains[0]), block.affine, rng)
+
+
 def test_the_window_keeps_places(block: Cohort) -> None:
     window = Window.around(INNER.region, block)
     small = window.cohort(block)
