@@ -21,7 +21,7 @@ $(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[plot,training,dev]' -e ./client
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[plot,training,study,dev]' -e ./client
 	@touch $@
 
 setup: $(VENV)/.dev  ## Install everything into .venv
@@ -63,19 +63,34 @@ bench-peers: $(VENV)/.dev  ## Compare with the peers' methods (about an hour); w
 	$(BIN)/python -m benchmarks.peers
 
 COHORT ?= ../shared/cohort
+TRAIN := $(BIN)/python -m training
 CONTROLS := benchmarks/study/.controls
-$(CONTROLS)/lesion-shapes-%/1/bundle.json: | $(VENV)/.dev
-	$(BIN)/python -m training lesions --$* --draws 2 --cohort $(COHORT) --out $(CONTROLS)
+AFFINE := --description affinebrain
+made = $(CONTROLS)/$(1)/1/bundle.json
+controls := $(foreach name,lesion-shapes-shuffled lesion-shapes-untrained growth-shuffled growth-untrained \
+	sex-rigid-shuffled sex-affine-shuffled,$(call made,$(name)))
+$(call made,lesion-shapes-%): | $(VENV)/.dev
+	$(TRAIN) lesions --$* --draws 2 --cohort $(COHORT) --out $(CONTROLS)
+$(call made,growth-%): | $(VENV)/.dev
+	$(TRAIN) growth --$* --cohort $(COHORT) --out $(CONTROLS)
+$(call made,sex-rigid-%): | $(VENV)/.dev
+	$(TRAIN) sex --$* --cohort $(COHORT) --out $(CONTROLS)
+$(call made,sex-affine-%): | $(VENV)/.dev
+	$(TRAIN) sex --$* $(AFFINE) --cohort $(COHORT) --out $(CONTROLS)
 
-study: $(CONTROLS)/lesion-shapes-shuffled/1/bundle.json $(CONTROLS)/lesion-shapes-untrained/1/bundle.json  ## Measure which strategies recover what networks know (an hour or more); writes docs/study.md
-	$(BIN)/python -m benchmarks.study
+study: $(VENV)/.dev  ## Measure which pictures tell the truth (two hours); writes docs/study.md
+	$(MAKE) -j2 $(controls)
+	$(BIN)/python -m benchmarks.study --cohort $(COHORT)
 
 study-quick: $(VENV)/.dev  ## The same on a few pictures; writes benchmarks/results/study-quick.json
 	$(BIN)/python -m benchmarks.study --quick
 
-train: $(VENV)/.dev  ## Train lesion-shapes and its robust sibling on COHORT (a BIDS derivative) into trained/
-	$(BIN)/python -m training lesions --cohort $(COHORT) --out trained
-	$(BIN)/python -m training lesions --robust --cohort $(COHORT) --out trained
+train: $(VENV)/.dev  ## Train the models of the zoo on COHORT (a BIDS derivative) into trained/
+	$(TRAIN) lesions --cohort $(COHORT) --out trained
+	$(TRAIN) lesions --robust --cohort $(COHORT) --out trained
+	$(TRAIN) growth --cohort $(COHORT) --out trained
+	$(TRAIN) sex --cohort $(COHORT) --out trained
+	$(TRAIN) sex $(AFFINE) --cohort $(COHORT) --out trained
 
 clean:  ## Remove what was made
 	rm -rf $(VENV) demo-output trained build dist *.egg-info client/build client/*.egg-info

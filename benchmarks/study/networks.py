@@ -17,12 +17,26 @@ EDGE = 40
 """Edge of the box in voxels: a lesion with room to move."""
 CONTROLS = Path(__file__).parent / ".controls"
 """Where `make study` trains the networks that have learned nothing; git knows nothing of them."""
+KEPT = Path(__file__).parent / ".pictures"
+"""Judged pictures, so that an interrupted study goes on, and what the report's figures show."""
 PLACES = {
     "ordinary": ZOO / "lesion-shapes",
     "robust": ZOO / "lesion-shapes-robust",
     "shuffled": CONTROLS / "lesion-shapes-shuffled",
     "untrained": CONTROLS / "lesion-shapes-untrained",
+    "growth": ZOO / "growth",
+    "growth, shuffled": CONTROLS / "growth-shuffled",
+    "growth, untrained": CONTROLS / "growth-untrained",
+    "sex-rigid": ZOO / "sex-rigid",
+    "sex-rigid, shuffled": CONTROLS / "sex-rigid-shuffled",
+    "sex-affine": ZOO / "sex-affine",
+    "sex-affine, shuffled": CONTROLS / "sex-affine-shuffled",
 }
+
+
+def read(name: str) -> Bundle:
+    """Read one of the study's bundles, verified."""
+    return read_bundle(PLACES[name] / "1")
 
 
 @dataclass(frozen=True)
@@ -34,7 +48,7 @@ class Network:
     @cached_property
     def bundle(self) -> Bundle:
         """The bundle, verified."""
-        return read_bundle(PLACES[self.name] / "1")
+        return read(self.name)
 
     @cached_property
     def module(self) -> nn.Module:

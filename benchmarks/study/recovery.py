@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cache
 from pathlib import Path
 from statistics import median
@@ -13,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import Progress
 from scipy import stats
 
 import engine
 from benchmarks.study.matcher import Match, match
-from benchmarks.study.networks import Network
+from benchmarks.study.networks import KEPT, Network
+from benchmarks.study.parallel import mapped
 from benchmarks.study.strategies import LADDER, Made
 from engine import evaluation
 from training.lesions.shapes import MASS, SHAPES
@@ -26,8 +24,6 @@ from training.lesions.shapes import MASS, SHAPES
 Row = dict[str, Any]
 Task = tuple[str, str, str, int]
 """Network, strategy, shape and seed of a picture."""
-KEPT = Path(__file__).parent / ".pictures"
-"""Pictures of the first seed, for the figures of the report."""
 CHANCE = 1 / len(SHAPES)
 
 
@@ -53,12 +49,8 @@ def recover(wanted: Sequence[Task]) -> list[Row]:
     KEPT.mkdir(exist_ok=True)
     unique = list(dict.fromkeys(wanted))
     rows = {task: row for task in unique if (row := _kept(task)) is not None}
-    with Progress() as progress, ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        bar = progress.add_task("pictures", total=len(unique), completed=len(rows))
-        waiting = {pool.submit(judge, task): task for task in unique if task not in rows}
-        for future in as_completed(waiting):
-            rows[waiting[future]] = future.result()
-            progress.advance(bar)
+    missing = [task for task in unique if task not in rows]
+    rows |= dict(zip(missing, mapped(judge, missing, "pictures"), strict=True))
     return [rows[task] for task in unique]
 
 
@@ -78,7 +70,6 @@ def judge(task: Task) -> Row:
         `times_real`, the activation as a multiple of the 95th percentile of real images of the class. Under
         `equal` the same of the first look at the forming picture that reaches that percentile, or None.
     """
-    torch.set_num_threads(1)
     name, strategy, shape, seed = task
     network = _network(name)
     made = LADDER[strategy].make(network, shape, seed)

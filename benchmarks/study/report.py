@@ -5,29 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-import torch
 
-from benchmarks.study.matcher import match
-from benchmarks.study.networks import Network
-from benchmarks.study.recovery import KEPT, picture_name
-from benchmarks.study.strategies import LADDER, PLAIN
+from benchmarks.study.pictures import draw_growth, draw_sex, draw_shapes
 from training.lesions.shapes import SHAPES
 
-mpl.use("Agg")
-from matplotlib import pyplot as plt
-
 DOCS = Path(__file__).parents[2] / "docs"
-SHOWN = (
-    "voxels alone",
-    "Fourier, decay 1.5, transforms",
-    "default of neurofv",
-    "quiet",
-    PLAIN,
-    "B1, decay 1.5",
-)
-"""Strategies that the figures show."""
 
 
 def write_report(figures: dict[str, Any]) -> None:
@@ -39,60 +22,37 @@ def write_report(figures: dict[str, Any]) -> None:
         What `benchmarks/results/study.json` holds.
     """
     for name in ("robust", "ordinary"):
-        draw(name, DOCS / "images" / f"study-{name}.png")
+        draw_shapes(name, DOCS / "images" / f"study-{name}.png")
+    draw_growth(DOCS / "images" / "study-growth.png")
+    draw_sex(DOCS / "images" / "study-sex.png")
     (DOCS / "study.md").write_text(page(figures), encoding="utf-8")
 
 
 def page(figures: dict[str, Any]) -> str:
     """Return the page, Markdown."""
     prose = (Path(__file__).parent / "study.md").read_text(encoding="utf-8")
+    shapes, growth, sex = figures["shapes"], figures["growth"], figures["sex"]
     parts = {
-        "recommended": figures["recommended"],
-        "accuracies": _accuracies(figures),
-        "many_seeds": _many_seeds(figures["many_seeds"]),
-        "by_shape": _by_shape(figures),
-        "ladder_robust": _ladder(figures["ladder"]["robust"]),
-        "ladder_ordinary": _ladder(figures["ladder"]["ordinary"]),
+        "recommended": shapes["recommended"],
+        "accuracies": _accuracies(shapes),
+        "many_seeds": _many_seeds(shapes["many_seeds"]),
+        "by_shape": _by_shape(shapes),
+        "ladder_robust": _ladder(shapes["ladder"]["robust"]),
+        "ladder_ordinary": _ladder(shapes["ladder"]["ordinary"]),
+        "exemplars": _exemplars(figures["exemplars"]),
+        "growth_accuracies": _accuracies({**growth, "networks": growth["accuracy"]}),
+        "growth_ladder": _growth_ladder(growth["ladder"]),
+        "growth_people": _growth_people(growth["people"]),
+        "sex_accuracies": _sex_accuracies(sex),
+        "sex_compared": _sex_compared(sex),
+        "sex_regions": _sex_regions(sex),
         "minutes": f"{figures['minutes']:.0f}",
+        "machine": f"{figures['machine']['cores']} cores, {figures['machine']['processor']}, torch "
+        f"{figures['machine']['torch']}",
     }
     for name, text in parts.items():
         prose = prose.replace(f"{{{{{name}}}}}", text)
     return prose
-
-
-def draw(name: str, path: Path) -> None:
-    """Draw the pictures of the first seed: rows of strategies, columns of classes, three views of each.
-
-    Parameters
-    ----------
-    name : str
-        The network.
-    path : Path
-        Where the figure goes.
-    """
-    figure, axes = plt.subplots(len(SHOWN), 3 * len(SHAPES), figsize=(15, 1.25 * len(SHOWN)))
-    for row, strategy in zip(axes, SHOWN, strict=True):
-        row[0].set_title(strategy, loc="left", fontsize=9)
-        for index, shape in enumerate(SHAPES):
-            _views(row[3 * index : 3 * index + 3], name, strategy, shape)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    figure.tight_layout(pad=0.3)
-    figure.savefig(path, dpi=90)
-    plt.close(figure)
-
-
-def _views(axes: np.ndarray, name: str, strategy: str, shape: str) -> None:
-    network = Network(name)
-    image = torch.load(KEPT / f"{picture_name(name, strategy, shape)}.pt").numpy()
-    start = LADDER[strategy].start(network)
-    found = match(image, start.numpy() if isinstance(start, torch.Tensor) else start)
-    for axis, panel in enumerate(axes):
-        # nibabel's axes run to the right, front and top: the second is drawn upwards.
-        plane = np.take(image, found.center[axis], axis=axis).T
-        panel.imshow(plane, cmap="gray", vmin=network.bounds[0], vmax=network.bounds[1], origin="lower")
-    said = f"{shape}: {found.shape}"
-    axes[1].text(0.5, -0.02, said, transform=axes[1].transAxes, ha="center", va="top", fontsize=7)
 
 
 def _percent(facts: dict[str, Any]) -> str:
@@ -167,3 +127,112 @@ def _by_shape(figures: dict[str, Any]) -> str:
             wrong = sorted({str(row["named"]) for row in own} - {shape})
             rows.append([name, shape, f"{right} of {len(own)}", f"{ncc:.2f}", ", ".join(wrong) or "none"])
     return _table(["network", "shape", "named right", "median NCC", "else named"], rows)
+
+
+def _exemplars(found: dict[str, Any]) -> str:
+    rows = [
+        [
+            name,
+            shape,
+            f"{facts['right']} of {facts['top']}",
+            "none" if facts["distance_mm"] is None else f"{facts['distance_mm']:.1f}",
+        ]
+        for name, shapes in found.items()
+        for shape, facts in shapes.items()
+    ]
+    return _table(["network", "logit", "best images that show it", "centre to lesion, mm (median)"], rows)
+
+
+def _growth_ladder(found: dict[str, Any]) -> str:
+    rows = [
+        [
+            way,
+            label,
+            f"{facts['correlation']:.2f}",
+            f"{facts['share']:.0%}",
+            f"{facts['growth_percent']:+.1f} %",
+            f"{facts['far_mm']:.0f}",
+        ]
+        for way, classes in found.items()
+        for label, facts in classes.items()
+    ]
+    head = [
+        "way of asking",
+        "class",
+        "correlation",
+        "top 1 % in the region",
+        "region grows by",
+        "peak to centre, mm",
+    ]
+    return _table(head, rows)
+
+
+def _growth_people(found: dict[str, Any]) -> str:
+    rows = []
+    for name, classes in found.items():
+        for label, facts in classes.items():
+            mean = facts["mean"]
+            rows.append(
+                [
+                    name,
+                    label,
+                    f"{mean['correlation']:.2f}",
+                    f"{mean['share']:.0%}",
+                    f"{mean['growth_percent']:+.1f} %",
+                    _number(facts["correlation"]),
+                    _number(facts["share"]),
+                    f"{facts['right_way']} of {facts['people']}",
+                ]
+            )
+    head = ["network", "class", "correlation of the mean", "its top 1 % in the region", "region grows by"]
+    return _table([*head, "correlation of one", "top 1 % of one", "right way"], rows)
+
+
+def _sex_accuracies(found: dict[str, Any]) -> str:
+    rows = [
+        [name, figure, _number(facts), str(facts["n"])]
+        for name, own in found.items()
+        for figure, facts in own["evaluation"].items()
+        if "AUC" in figure
+    ]
+    return _table(["network", "figure", "value [95 %]", "people"], rows)
+
+
+def _sex_compared(found: dict[str, Any]) -> str:
+    rows = [
+        [
+            name,
+            _number(facts["rank_correlation"]),
+            _change(facts["overall_wanted"]),
+            _change(facts["overall_measured"]),
+        ]
+        for name, facts in found.items()
+    ]
+    regions = next(iter(found.values()))["regions_in_all"]
+    head = [
+        "network",
+        f"rank correlation over {regions} regions",
+        "pictures: men minus women",
+        "people: the same",
+    ]
+    return _table(head, rows)
+
+
+def _sex_regions(found: dict[str, Any]) -> str:
+    rows = [
+        [name, region["name"], _change(region["measured"]), f"{100 * np.expm1(region['wanted']):+.1f} %"]
+        for name, facts in found.items()
+        if "shuffled" not in name
+        for region in facts["regions"]
+    ]
+    return _table(["network", "region", "people: men minus women [95 %]", "pictures"], rows)
+
+
+def _number(facts: dict[str, Any]) -> str:
+    return f"{facts['estimate']:.2f} [{facts['low']:.2f}, {facts['high']:.2f}]"
+
+
+def _change(facts: dict[str, Any]) -> str:
+    """Write a difference of log-Jacobians as a difference of volume."""
+    middle, low, high = (100 * np.expm1(facts[name]) for name in ("estimate", "low", "high"))
+    return f"{middle:+.1f} % [{low:+.1f}, {high:+.1f}]"

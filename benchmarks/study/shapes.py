@@ -1,0 +1,65 @@
+"""Concept recovery: figures of every network, strategy and seed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.study.networks import Network
+from benchmarks.study.recovery import CHANCE, Row, Task, recover, summarize, tasks
+from benchmarks.study.strategies import LADDER, PLAIN
+
+Figures = dict[str, Any]
+SEEDS, CONTROL_SEEDS, LADDER_SEEDS, RIVAL_SEEDS = 10, 10, 1, 5
+TRAINED = ("robust", "ordinary")
+CONTROLS = ("shuffled", "untrained")
+RIVAL = "B1, decay 1.5"
+
+
+def study() -> Figures:
+    """Draw and judge everything."""
+    return _figures(
+        [
+            *tasks(TRAINED, (PLAIN,), range(SEEDS)),
+            *tasks(TRAINED, LADDER, range(LADDER_SEEDS)),
+            *tasks(TRAINED, (RIVAL,), range(RIVAL_SEEDS)),
+            *tasks(CONTROLS, (PLAIN,), range(CONTROL_SEEDS)),
+        ],
+        TRAINED + CONTROLS,
+    )
+
+
+def quick() -> Figures:
+    """Draw and judge one picture of every class by the recommended strategy, of both shipped networks."""
+    return _figures(tasks(TRAINED, (PLAIN,), range(1)), TRAINED)
+
+
+def _figures(wanted: list[Task], names: tuple[str, ...]) -> Figures:
+    rows = recover(wanted)
+    bundles = {name: Network(name).bundle for name in names}
+    return {
+        "chance": CHANCE,
+        "recommended": PLAIN,
+        "digests": {name: bundle.digest for name, bundle in bundles.items()},
+        "networks": {name: b.manifest.evaluation.accuracy.model_dump() for name, b in bundles.items()},
+        "ladder": _summaries(rows, range(LADDER_SEEDS)),
+        "many_seeds": _summaries([row for row in rows if row["strategy"] in (PLAIN, RIVAL)]),
+        "pictures": rows,
+    }
+
+
+def _summaries(rows: list[Row], seeds: range | None = None) -> dict[str, dict[str, Any]]:
+    """Summarize by network and strategy, of all seeds or some."""
+    found: dict[str, dict[str, list[Row]]] = {}
+    for row in rows:
+        own = found.setdefault(str(row["network"]), {}).setdefault(str(row["strategy"]), [])
+        if seeds is None or row["seed"] in seeds:
+            own.append(row)
+    return {
+        name: {strategy: {**summarize(own), "equal": _at_equal(own)} for strategy, own in strategies.items()}
+        for name, strategies in found.items()
+    }
+
+
+def _at_equal(rows: list[Row]) -> dict[str, Any] | None:
+    reached = [{**row, **row["equal"]} for row in rows if row["equal"]]
+    return summarize(reached) if reached else None
