@@ -140,9 +140,68 @@ class _Kept:
     activation: float
     position: tuple[int, ...] | None
     voxel: tuple[float, ...]
+    center_mm: tuple[float, ...]
     by: CenterBy
     tissue: float
     slices: Slices
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """Reads one layer of a network on images of one grid."""
+
+    network: nn.Module
+    layer: Layer
+    affine: np.ndarray
+
+    def answer(self, volume: np.ndarray, subject: str) -> Tensor:
+        """Return what the layer says of an image, `(channels, *spatial)`."""
+        with torch.no_grad():
+            answer = _answer(self.network, self.layer.name, _batch(volume))[0]
+        name, positions = self.layer.name, tuple(answer.shape[1:])
+        if positions != self.layer.output_shape:
+            raise ExemplarError(
+                f"{subject}: a volume of shape {volume.shape} leaves {positions} positions in {name}, not "
+                f"{self.layer.output_shape}; take the layer from a table of this shape"
+            )
+        if not torch.isfinite(answer).all():
+            raise ExemplarError(
+                f"{subject}: {name} gives NaN or infinity; check the volume and the network's weights"
+            )
+        return answer
+
+    def look(
+        self, volume: np.ndarray, subject: str, number: int, unit: int, peak: int, activation: float
+    ) -> _Kept:
+        """Say where in an image lies what a unit answers to; `peak` is a flat index into its map."""
+        position = tuple(int(i) for i in np.unravel_index(peak, self.layer.output_shape))
+        if self.layer.whole_input:
+            voxel, by = self._by_gradient(volume, unit, peak)
+        else:
+            voxel, by = self.layer.center(position), "receptive field"
+        center = tuple(apply_affine(self.affine, voxel).tolist())
+        return _Kept(
+            subject=subject,
+            image=number,
+            activation=activation,
+            position=position if self.layer.output_shape else None,
+            voxel=voxel,
+            center_mm=center,
+            by=by,
+            tissue=_tissue(volume, voxel, self.layer),
+            slices=Slices.through(volume, self.affine, center),
+        )
+
+    def _by_gradient(self, volume: np.ndarray, unit: int, peak: int) -> tuple[tuple[float, ...], CenterBy]:
+        free = _batch(volume).requires_grad_()
+        value = _answer(self.network, self.layer.name, free)[0, unit].reshape(-1)[peak]
+        (gradient,) = torch.autograd.grad(value, free)
+        weight = np.abs(gradient[0, 0].numpy() * volume)
+        if not weight.any():
+            return tuple((length - 1) / 2 for length in weight.shape), "middle of the grid"
+        smooth = ndimage.gaussian_filter(weight, SMOOTHING_MM / voxel_sizes(self.affine), mode="constant")
+        place = np.unravel_index(int(smooth.argmax()), smooth.shape)
+        return tuple(float(i) for i in place), "gradient"
 
 
 def find_exemplars(
@@ -185,30 +244,22 @@ def find_exemplars(
         If a unit is not in the layer, there is no image, or an image does not fit or gives no finite answer.
     """
     _check(layer, units, top)
-    network.eval()
+    probe = _Probe(network.eval(), layer, np.asarray(affine, np.float64))
     found: dict[int, list[_Kept]] = {unit: [] for unit in units}
     values: dict[int, list[float]] = {unit: [] for unit in units}
     for number, (subject, volume) in enumerate(images):
-        tensor = torch.from_numpy(np.asarray(volume, np.float32))[None, None]
-        with torch.no_grad():
-            answer = _answer(network, layer.name, tensor)[0]
-        _check_answer(answer, layer, subject, volume.shape)
+        answer = probe.answer(volume, subject)
         for unit, kept in found.items():
-            activation, flat = _strongest(answer[unit], layer, unit, subject)
+            peak = int(answer[unit].argmax())
+            activation = float(answer[unit].reshape(-1)[peak])
             values[unit].append(activation)
-            if len(kept) == top and activation <= kept[-1].activation:
-                continue
-            position = tuple(int(i) for i in np.unravel_index(flat, layer.output_shape))
-            voxel, by = _center(network, layer, unit, position, flat, tensor, affine)
-            slices = Slices.through(volume, affine, apply_affine(affine, voxel))
-            place = position if layer.output_shape else None
-            tissue = _tissue(volume, voxel, layer)
-            kept.append(_Kept(subject, number, activation, place, voxel, by, tissue, slices))
-            kept.sort(key=lambda one: -one.activation)  # stable, so the earlier of equals stays first
-            del kept[top:]
+            if len(kept) < top or activation > kept[-1].activation:
+                kept.append(probe.look(volume, subject, number, unit, peak, activation))
+                kept.sort(key=lambda one: -one.activation)  # stable, so the earlier of equals stays first
+                del kept[top:]
     if not next(iter(values.values())):
         raise ExemplarError("images: there are none to look at; name a cohort with at least one subject")
-    return tuple(_summary(unit, kept, np.array(values[unit]), affine) for unit, kept in found.items())
+    return tuple(_summary(unit, kept, np.array(values[unit])) for unit, kept in found.items())
 
 
 def _check(layer: Layer, units: Sequence[int], top: int) -> None:
@@ -221,25 +272,7 @@ def _check(layer: Layer, units: Sequence[int], top: int) -> None:
             raise ExemplarError(f"unit: is {unit}, but {layer.name} has units 0 to {layer.channels - 1}")
 
 
-def _check_answer(answer: Tensor, layer: Layer, subject: str, shape: tuple[int, ...]) -> None:
-    if tuple(answer.shape[1:]) != layer.output_shape:
-        raise ExemplarError(
-            f"{subject}: a volume of shape {shape} leaves {tuple(answer.shape[1:])} positions in "
-            f"{layer.name}, not {layer.output_shape}; take the layer from a table of this shape"
-        )
-
-
-def _strongest(answer: Tensor, layer: Layer, unit: int, subject: str) -> tuple[float, int]:
-    flat = answer.reshape(-1)
-    index = int(flat.argmax())
-    if not torch.isfinite(flat).all():
-        raise ExemplarError(
-            f"{subject}: unit {unit} of {layer.name} gives NaN or infinity; check the volume and the weights"
-        )
-    return float(flat[index]), index
-
-
-def _summary(unit: int, kept: list[_Kept], values: np.ndarray, affine: np.ndarray) -> UnitExemplars:
+def _summary(unit: int, kept: list[_Kept], values: np.ndarray) -> UnitExemplars:
     exemplars = tuple(
         Exemplar(
             subject=one.subject,
@@ -248,7 +281,7 @@ def _summary(unit: int, kept: list[_Kept], values: np.ndarray, affine: np.ndarra
             quantile=float((values <= one.activation).mean()),
             position=one.position,
             center_voxel=one.voxel,
-            center_mm=tuple(apply_affine(affine, one.voxel).tolist()),
+            center_mm=one.center_mm,
             center_by=one.by,
             tissue=one.tissue,
             slices=one.slices,
@@ -281,27 +314,9 @@ def _answer(network: nn.Module, layer: str, volume: Tensor) -> Tensor:
     return answers[0]
 
 
-def _center(
-    network: nn.Module,
-    layer: Layer,
-    unit: int,
-    position: tuple[int, ...],
-    flat: int,
-    volume: Tensor,
-    affine: np.ndarray,
-) -> tuple[tuple[float, ...], CenterBy]:
-    """Say around which input voxel lies what a unit answered to, and how that was found."""
-    if not layer.whole_input:
-        return layer.center(position), "receptive field"
-    free = volume.clone().requires_grad_()
-    value = _answer(network, layer.name, free)[0, unit].reshape(-1)[flat]
-    (gradient,) = torch.autograd.grad(value, free)
-    weight = (gradient * volume)[0, 0].abs().numpy()
-    shape = weight.shape
-    if not weight.any():
-        return tuple((length - 1) / 2 for length in shape), "middle of the grid"
-    smooth = ndimage.gaussian_filter(weight, SMOOTHING_MM / voxel_sizes(affine), mode="constant")
-    return tuple(float(i) for i in np.unravel_index(int(smooth.argmax()), shape)), "gradient"
+def _batch(volume: np.ndarray) -> Tensor:
+    """Copy a volume into a batch of one, so that a gradient's leaf is nobody else's memory."""
+    return torch.tensor(np.asarray(volume, np.float32))[None, None]
 
 
 def _tissue(volume: np.ndarray, voxel: tuple[float, ...], layer: Layer) -> float:
