@@ -43,6 +43,9 @@ class Layer:
         input.
     receptive_field_mm : tuple of float
         The same in millimetres.
+    first_center : tuple of float
+        Middle of what the first position sees, in input voxels; below 0 where padding reaches further than
+        the field. Where `whole_input`, the middle of the first stride.
     whole_input : bool
         Whether a position may depend on every input voxel, because a global operation, or one whose reach is
         not known, came before. `receptive_field` is then the input's shape.
@@ -55,7 +58,41 @@ class Layer:
     stride: tuple[int, ...]
     receptive_field: tuple[int, ...]
     receptive_field_mm: tuple[float, ...]
+    first_center: tuple[float, ...]
     whole_input: bool
+
+    def center(self, position: Sequence[int]) -> tuple[float, ...]:
+        """Return where a position looks.
+
+        Parameters
+        ----------
+        position : sequence of int
+            Index into the activation map, one per axis.
+
+        Returns
+        -------
+        tuple of float
+            Middle of its receptive field, in input voxels.
+        """
+        steps = zip(self.first_center, self.stride, position, strict=True)
+        return tuple(first + stride * index for first, stride, index in steps)
+
+    def position(self, place: Sequence[float]) -> tuple[int, ...]:
+        """Return which position looks nearest to a place.
+
+        Parameters
+        ----------
+        place : sequence of float
+            In input voxels, one per axis.
+
+        Returns
+        -------
+        tuple of int
+            Index into the activation map, within `output_shape`.
+        """
+        steps = zip(place, self.first_center, self.stride, self.output_shape, strict=True)
+        nearest = ((round((at - first) / stride), size) for at, first, stride, size in steps)
+        return tuple(min(max(index, 0), size - 1) for index, size in nearest)
 
 
 class _Tracer(fx.Tracer):
@@ -153,6 +190,8 @@ def _layer(found: Found, input_shape: tuple[int, ...], voxel_size_mm: Sequence[f
     elif view.whole and len(spatial) == len(input_shape):
         # Behind a global operation only the ratio of the grids still says how positions are spaced.
         stride = tuple(max(1, round(whole / part)) for whole, part in zip(input_shape, spatial, strict=True))
+    # A view's own ends say nothing behind a global operation: there positions share the input evenly.
+    ends = [(0, n - 1) for n in stride] if view.whole else zip(view.low, view.high, strict=True)
     return Layer(
         name=name,
         type=kind,
@@ -161,6 +200,7 @@ def _layer(found: Found, input_shape: tuple[int, ...], voxel_size_mm: Sequence[f
         stride=stride,
         receptive_field=field,
         receptive_field_mm=tuple(n * float(size) for n, size in zip(field, voxel_size_mm, strict=True)),
+        first_center=tuple((low + high) / 2 for low, high in ends),
         whole_input=view.whole,
     )
 

@@ -292,8 +292,4 @@ def _position(target: Target, bundle: Bundle, box: Box, layer: Layer) -> tuple[i
     if not box.contains(place):
         rule = "lies outside the canvas; move the canvas or leave it out"
         raise InvalidField(f"{target.path}.{target.kind}.position", rule)
-    # Units sit `stride` voxels apart, the first one in the middle of the first stride.
-    stride = np.array(layer.stride)
-    nearest = np.rint((place - box.start - (stride - 1) / 2) / stride).astype(int)
-    position = np.clip(nearest, 0, np.array(layer.output_shape) - 1)
-    return tuple(int(value) for value in position)
+    return layer.position((place - box.start).tolist())

@@ -49,6 +49,15 @@ def extent_and_stride(hit: torch.Tensor) -> tuple[int, int]:
     return int(extents.max()), int(first[whole[1]] - first[whole[0]])
 
 
+def center_of_whole_fields(hit: torch.Tensor, layer: Layer, axis: int) -> None:
+    """Compare the middles of fields that the border leaves whole with what the layer says."""
+    for position in range(hit.shape[1]):
+        planes = hit[:, position].nonzero().flatten()
+        if len(planes) and int(planes[-1] - planes[0]) + 1 == layer.receptive_field[axis]:
+            middle = layer.center([position] * len(layer.stride))[axis]
+            assert float(planes[0] + planes[-1]) / 2 == middle
+
+
 def measured(network: nn.Module, layer: str, shape: Sequence[int]) -> list[tuple[int, int]]:
     """Return (receptive field, stride) along each axis."""
     return [extent_and_stride(reach(network, layer, shape, axis)) for axis in range(len(shape))]
@@ -113,6 +122,7 @@ def test_stacks_agree_with_how_far_nan_travels(drawn: tuple[nn.Sequential, int])
         needed[axis] = last.receptive_field[axis] + 8 * last.stride[axis] + 8
         hit = reach(network, last.name, needed, axis)
         assert extent_and_stride(hit) == tabled(last)[axis]
+        center_of_whole_fields(hit, last, axis)
 
 
 class Branches(nn.Module):
@@ -268,9 +278,26 @@ def test_lesion_net() -> None:
     assert (conv.stride, conv.receptive_field, conv.whole_input) == ((4, 4, 4), (26, 26, 26), False)
     assert conv.receptive_field_mm == (52.0, 52.0, 52.0)
     assert found["pool"].output_shape == (1, 1, 1)
+    whole = (91, 109, 91)
     assert found["classifier"] == Layer(
-        "classifier", "Linear", 6, (), (91, 109, 91), (91, 109, 91), (182.0, 218.0, 182.0), True
+        "classifier", "Linear", 6, (), whole, whole, (182.0, 218.0, 182.0), (45.0, 54.0, 45.0), True
     )
+
+
+def test_a_place_and_the_position_that_looks_there() -> None:
+    layers = table(build("lesion-net", classes=6, widths=(16, 32, 48, 48)), (91, 109, 91))
+    conv = layers["blocks.3.conv"]
+    # Two poolings by 2 and even padding: position 0 looks at the middle of the first 4 voxels.
+    assert conv.first_center == (1.5, 1.5, 1.5)
+    assert conv.center((0, 3, 21)) == (1.5, 13.5, 85.5)
+    assert conv.position((2.0, 13.0, 90.0)) == (0, 3, 21)
+    assert conv.position((-9.0, 500.0, 85.4)) == (0, 26, 21)
+
+
+def test_without_padding_the_first_position_looks_into_the_volume() -> None:
+    network = nn.Sequential(nn.Conv3d(1, 1, 5), nn.MaxPool3d(2), nn.Conv3d(1, 1, 3, stride=2))
+    last = table(network, (30, 30, 30))["2"]
+    assert last.first_center == ((last.receptive_field[0] - 1) / 2,) * 3
 
 
 def test_the_network_is_left_as_found() -> None:
