@@ -19,6 +19,7 @@ from training.cohort import Cohort, CohortError
 from training.console import keep_run
 from training.lesions.brains import Brains
 from training.lesions.catalog import BUILT_IN, Catalog, read_catalog
+from training.lesions.command import BASELINE_DRAWS, _identity
 from training.lesions.crops import CropSampler
 from training.lesions.images import draw_images
 from training.lesions.masks import MaskShapes, read_masks
@@ -246,7 +247,18 @@ def _run(*arguments: str | Path) -> Result:
 def run(block_dir: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
     out = tmp_path_factory.mktemp("repository")
     arguments = ("--cohort", block_dir, "--out", out, "--steps", "2", "--draws", "1", "--shapes", folder)
-    return _run(*arguments), out
+    batch, seen = CropSampler.batch, set[int]()
+
+    def watched(self: CropSampler, step: int, size: int, edge: int) -> tuple[torch.Tensor, torch.Tensor]:
+        crops, labels = batch(self, step, size, edge)
+        seen.update(labels.tolist())
+        return crops, labels
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CropSampler, "batch", watched)
+        result = _run(*arguments)
+    assert seen == set(range(7)), "the network was not shown every class"
+    return result, out
 
 
 @pytest.fixture(scope="module")
@@ -263,6 +275,8 @@ def test_a_network_of_seven_classes_reads_back(
     assert manifest.architecture.hyperparameters["classes"] == 7
     assert manifest.evaluation.chance == pytest.approx(1 / 7)
     assert set(manifest.evaluation.per_class) == set(catalog.classes)
+    subjects = len(manifest.training.subjects_test)
+    assert {value.n for value in manifest.evaluation.baselines.values()} == {BASELINE_DRAWS * subjects * 7}
     answers = bundle.network()(torch.zeros(1, 1, *manifest.input.shape))
     assert answers.shape == (1, 7)
     assert "stroke-masks: 4 of 4 masks used" in run[0].output
@@ -290,7 +304,7 @@ def test_a_checkpoint_of_other_masks_is_refused(
     recipe = lesion_recipe(catalog=turned).scaled(2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "get_num_threads", lambda: 1)
-        keep_run(tmp_path, task, block, recipe, masks=turned.digest()).save({})
+        keep_run(tmp_path, task, block, recipe, **_identity(turned)).save({})
     result = _run(
         "--cohort", block_dir, "--out", tmp_path, "--steps", "2", "--name", "mine", "--shapes", folder
     )
