@@ -218,6 +218,8 @@ def test_the_license_is_what_the_folder_says(catalog: Catalog, tmp_path: Path) -
     assert catalog.folders[0].license == "Some License, Version 2.0, January 2004"
     path = _write(tmp_path / "bare" / "mask.nii", _ellipsoid((6, 6, 6)))
     assert read_masks(path.parent).license == "not stated"
+    (path.parent / "LICENSES").mkdir()
+    assert read_masks(path.parent).license == "not stated"
     (path.parent / "dataset_description.json").write_text(json.dumps({"License": "PDDL"}))
     assert read_masks(path.parent).license == "PDDL"
 

@@ -193,7 +193,7 @@ def _license(folder: Path) -> str:
     stated = read_source(folder).license
     if stated:
         return stated
-    for path in sorted(folder.glob("LICENSE*")):
+    for path in sorted(path for path in folder.glob("LICENSE*") if path.is_file()):
         text = path.read_text(encoding="utf-8", errors="replace")
         lines = [line.strip() for line in text.splitlines() if line.strip()][:2]
         # A second line belongs to the title only where it tells the version.
