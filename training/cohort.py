@@ -199,7 +199,7 @@ def read_cohort(root: Path, description: str = "affinebrain", show: bool = False
         brains=np.stack(brains),
         affine=affines[0],
         space=_space(paths),
-        source=_source(root),
+        source=read_source(root),
     )
 
 
@@ -212,7 +212,24 @@ def _space(paths: list[Path]) -> str:
     return found.pop() or "unknown"
 
 
-def _source(root: Path) -> Source:
+def read_source(root: Path) -> Source:
+    """Read what a data set's `dataset_description.json` says of it.
+
+    Parameters
+    ----------
+    root : Path
+        Root of the data set.
+
+    Returns
+    -------
+    Source
+        Empty if there is no such file.
+
+    Raises
+    ------
+    CohortError
+        If the file holds no JSON object.
+    """
     path = root / "dataset_description.json"
     if not path.is_file():
         return Source()

@@ -58,7 +58,7 @@ def test_distractors_hold_the_same_values_and_resemble_no_shape(seed: int) -> No
 @given(offset=offsets)
 def test_no_lesion_leaves_its_ball(shape: str, offset: np.ndarray) -> None:
     mask = lesions.shape_mask(shape, offset)
-    distance = np.linalg.norm(lesions._positions(offset), axis=0)
+    distance = np.linalg.norm(lesions.positions(offset), axis=0)
     assert distance[mask > 0].max() <= REACH
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from models.manifest import Interval
 from training.intervals import accuracy_interval
 from training.lesions.brains import Brains
-from training.lesions.shapes import CLASSES, GRID, Lesion, draw_lesion, paint
+from training.lesions.catalog import BUILT_IN, Catalog
+from training.lesions.shapes import GRID, Lesion, paint
 
 BRIGHT = 0.9
 """A voxel above this, in model units, counts as bright: every lesion pulls at least this far."""
@@ -59,7 +60,9 @@ def with_lesion(feature: Feature, whole: float, brain: np.ndarray, lesion: Lesio
     return whole - feature(before) + feature(after)
 
 
-def measure(brains: Brains, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+def measure(
+    brains: Brains, draws: int, seed: int, catalog: Catalog = BUILT_IN
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """Draw images of every class in every brain and measure them.
 
     Parameters
@@ -70,6 +73,8 @@ def measure(brains: Brains, draws: int, seed: int) -> tuple[np.ndarray, np.ndarr
         Images of each class and brain.
     seed : int
         Seed of the lesions.
+    catalog : Catalog
+        The classes.
 
     Returns
     -------
@@ -85,8 +90,8 @@ def measure(brains: Brains, draws: int, seed: int) -> tuple[np.ndarray, np.ndarr
         wholes = {name: feature(brain) for name, feature in FEATURES.items()}
         rng = np.random.default_rng((seed, row))
         for _ in range(draws):
-            for label, class_name in enumerate(CLASSES):
-                lesion = draw_lesion(class_name, sites, rng)
+            for label, class_name in enumerate(catalog.classes):
+                lesion = catalog.draw(class_name, sites, rng)
                 rows.append((row, label))
                 for name, feature in FEATURES.items():
                     values[name].append(with_lesion(feature, wholes[name], brain, lesion))
@@ -112,12 +117,14 @@ def guess(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray
         Class of each number in `test`.
     """
     edges = np.quantile(train, np.linspace(0, 1, BINS + 1)[1:-1])
-    counts = np.zeros((BINS, len(CLASSES)), np.int64)
+    counts = np.zeros((BINS, labels.max() + 1), np.int64)
     np.add.at(counts, (np.digitize(train, edges), labels), 1)
     return np.asarray(counts.argmax(axis=1)[np.digitize(test, edges)])
 
 
-def baselines(train: Brains, test: Brains, draws: int, seed: int) -> dict[str, Interval]:
+def baselines(
+    train: Brains, test: Brains, draws: int, seed: int, catalog: Catalog = BUILT_IN
+) -> dict[str, Interval]:
     """Accuracy of every feature alone, learned on training brains and scored on held-out ones.
 
     Parameters
@@ -128,14 +135,16 @@ def baselines(train: Brains, test: Brains, draws: int, seed: int) -> dict[str, I
         Images of each class and brain.
     seed : int
         Seed of the lesions.
+    catalog : Catalog
+        The classes.
 
     Returns
     -------
     dict of Interval
         By name of the feature.
     """
-    _, known, train_values = measure(train, draws, seed)
-    subjects, labels, test_values = measure(test, draws, seed + 1)
+    _, known, train_values = measure(train, draws, seed, catalog)
+    subjects, labels, test_values = measure(test, draws, seed + 1, catalog)
     return {
         name: accuracy_interval(guess(train_values[name], known, test_values[name]) == labels, subjects)
         for name in FEATURES

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from training.lesions.brains import Brains
-from training.lesions.shapes import CLASSES, GRID, Lesion, draw_lesion
+from training.lesions.catalog import BUILT_IN, Catalog
+from training.lesions.shapes import GRID, Lesion
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,21 @@ class CropSampler:
         Applied to every crop.
     shuffled : bool
         Whether labels are dealt out at random within each batch.
+    catalog : Catalog
+        The classes.
     """
 
     def __init__(
-        self, brains: Brains, seed: int, augmentation: Augmentation | None = None, shuffled: bool = False
+        self,
+        brains: Brains,
+        seed: int,
+        augmentation: Augmentation | None = None,
+        shuffled: bool = False,
+        catalog: Catalog = BUILT_IN,
     ) -> None:
         self.brains = brains
         self.shuffled = shuffled
+        self.catalog = catalog
         self.seed = seed
         self.augmentation = augmentation or Augmentation()
 
@@ -71,13 +80,12 @@ class CropSampler:
         crops : torch.Tensor
             float32, shape `(size, 1, edge, edge, edge)`.
         labels : torch.Tensor
-            int64 indices into `CLASSES`, shape `(size,)`.
+            int64 indices into the catalog's classes, shape `(size,)`.
         """
         rng = np.random.default_rng((self.seed, step))
         # Whole rounds of all classes and then a random few: no class runs short, none is foreseeable.
-        labels = np.concatenate([rng.permutation(len(CLASSES)) for _ in range(-(-size // len(CLASSES)))])[
-            :size
-        ]
+        count = len(self.catalog.classes)
+        labels = np.concatenate([rng.permutation(count) for _ in range(-(-size // count))])[:size]
         crops = np.stack([self._crop(int(label), edge, rng) for label in labels])
         if self.shuffled:
             labels = rng.permutation(labels)
@@ -86,7 +94,7 @@ class CropSampler:
     def _crop(self, label: int, edge: int, rng: np.random.Generator) -> np.ndarray:
         index = int(rng.integers(len(self.brains.volumes)))
         sites = self.brains.sites[index]
-        lesion = draw_lesion(CLASSES[label], sites, rng)
+        lesion = self.catalog.draw(self.catalog.classes[label], sites, rng)
         # An untouched brain is looked at in the places where a lesion could have been.
         corner = lesion.corner if lesion else tuple(sites[rng.integers(len(sites))] - GRID // 2)
         starts = [

@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 from training.fit import Phase
 from training.lesions import shapes as lesions
+from training.lesions.catalog import BUILT_IN, Catalog
 from training.lesions.crops import Augmentation
 from training.recipe import Recipe
 
@@ -31,7 +32,11 @@ TUNING = (
 
 
 def lesion_recipe(
-    seed: int = 0, robust: bool = False, shuffled: bool = False, untrained: bool = False
+    seed: int = 0,
+    robust: bool = False,
+    shuffled: bool = False,
+    untrained: bool = False,
+    catalog: Catalog = BUILT_IN,
 ) -> Recipe:
     """Return the recipe of a network of the zoo, or of a control.
 
@@ -45,6 +50,8 @@ def lesion_recipe(
         Whether labels are dealt out at random within each batch: a control that can learn no shape.
     untrained : bool
         Whether the weights stay as they were drawn.
+    catalog : Catalog
+        The classes; those of folders are noted.
     """
     return Recipe(
         phases=() if untrained else PHASES + ROBUST_PHASES * robust,
@@ -57,5 +64,6 @@ def lesion_recipe(
             "lesion_target": list(lesions.TARGET),
             "none": f"{lesions.UNTOUCHED:.0%} untouched, the rest with a distractor of the same mask values",
             "tuning": TUNING,
+            **({"real_masks": catalog.facts()} if catalog.folders else {}),
         },
     )

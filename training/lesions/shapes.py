@@ -119,24 +119,46 @@ class Lesion:
     target: float
 
 
-def _positions(offset: np.ndarray) -> np.ndarray:
-    """Coordinates of the grid's voxels relative to a centre `offset` voxels beside the grid's middle."""
+def positions(offset: np.ndarray) -> np.ndarray:
+    """Coordinates of the grid's voxels relative to a centre `offset` voxels beside the grid's middle.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64, shape `(3, GRID, GRID, GRID)`.
+    """
     axis = np.arange(GRID, dtype=np.float64) - GRID // 2
     return np.stack(np.meshgrid(*(axis - shift for shift in offset), indexing="ij"))
 
 
-def _deal(depth: np.ndarray) -> np.ndarray:
-    """Give the common mask values to the deepest voxels, the largest first."""
+def deal(depth: np.ndarray) -> np.ndarray:
+    """Give the common mask values (`PROFILE`) to the deepest voxels, the largest first.
+
+    Parameters
+    ----------
+    depth : numpy.ndarray
+        Any numbers, larger further inside; only their order counts.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 in [0, 1], the shape of `depth`.
+    """
     mask = np.zeros(depth.size, np.float32)
     order = np.argsort(-depth, axis=None, kind="stable")
     mask[order[: PROFILE.size]] = PROFILE
     return mask.reshape(depth.shape)
 
 
-def _depth(shape: str, position: np.ndarray) -> np.ndarray:
+def untied(depth: np.ndarray, position: np.ndarray) -> np.ndarray:
+    """Order voxels of one depth by their radius, outermost first."""
     # Whole faces of cubes and bars lie at one depth. A pinch of radius orders them, so that ties do not
     # follow the memory order, which would tilt the shape; outermost first keeps the corners of cubes.
-    return _DEPTH[shape](position) + 0.02 * np.linalg.norm(position, axis=0)
+    return np.asarray(depth + 0.02 * np.linalg.norm(position, axis=0))
+
+
+def _depth(shape: str, position: np.ndarray) -> np.ndarray:
+    return untied(_DEPTH[shape](position), position)
 
 
 def shape_mask(shape: str, offset: np.ndarray | None = None) -> np.ndarray:
@@ -161,7 +183,7 @@ def shape_mask(shape: str, offset: np.ndarray | None = None) -> np.ndarray:
     """
     if shape not in _DEPTH:
         raise ValueError(f"shape {shape!r} is unknown; use one of {', '.join(SHAPES)}")
-    return _deal(_depth(shape, _positions(np.zeros(3) if offset is None else offset)))
+    return deal(_depth(shape, positions(np.zeros(3) if offset is None else offset)))
 
 
 def _template_spectra() -> np.ndarray:
@@ -216,7 +238,7 @@ def distractor_mask(rng: np.random.Generator, most_alike: float = 0.8) -> np.nda
     """
     field = _blob_depth if rng.random() < 0.5 else _chimera_depth
     while True:
-        mask = _deal(field(rng, _positions(rng.uniform(-0.5, 0.5, 3))))
+        mask = deal(field(rng, positions(rng.uniform(-0.5, 0.5, 3))))
         if resemblance(mask) <= most_alike:
             return mask
 
@@ -267,6 +289,26 @@ def draw_lesion(label: str, sites: np.ndarray, rng: np.random.Generator) -> Lesi
     if label == NONE and rng.random() < UNTOUCHED:
         return None
     mask = distractor_mask(rng) if label == NONE else shape_mask(label, rng.uniform(-0.5, 0.5, 3))
+    return place(mask, sites, rng)
+
+
+def place(mask: np.ndarray, sites: np.ndarray, rng: np.random.Generator) -> Lesion:
+    """Draw where a mask is painted, and how bright.
+
+    Parameters
+    ----------
+    mask : numpy.ndarray
+        float32 in [0, 1], shape `(GRID, GRID, GRID)`.
+    sites : numpy.ndarray
+        Admissible centres, as `centers` returns them.
+    rng : numpy.random.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    Lesion
+        The mask at one of `sites`, with a target within `TARGET`.
+    """
     center = sites[rng.integers(len(sites))]
     i, j, k = (int(value) - GRID // 2 for value in center)
     return Lesion(mask=mask, corner=(i, j, k), target=float(rng.uniform(*TARGET)))
