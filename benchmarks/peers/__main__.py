@@ -16,7 +16,7 @@ from torch import Tensor
 
 from benchmarks.facts import RESULTS, write
 from benchmarks.peers.baselines import Run, b0, b1, b2
-from benchmarks.peers.figures import Figures, judge, real_images, shape_named
+from benchmarks.peers.figures import Figures, judge, real_images
 from benchmarks.peers.pictures import LAYERS, METHODS, SEEDS, SHAPE, Subject, make, neurofv, tasks_of
 
 OURS = "neurofv"
@@ -54,28 +54,6 @@ def compare(ours: dict[int, Figures], theirs: dict[int, Figures]) -> dict[str, l
     }
     found = {name: [unit for unit in ours if win(ours[unit], theirs[unit])] for name, win in wins.items()}
     found["all_three"] = [unit for unit in ours if all(unit in units for units in found.values())]
-    return found
-
-
-def name_shapes(subject: Subject, pictures: dict[tuple[str, str], Tensor]) -> dict[str, dict[str, float]]:
-    """Return how often a shape's picture fits its own template best, and how well it fits."""
-    layer = LAYERS["logits"]
-    grey, found = sum(subject.bounds) / 2, {}
-    for method in METHODS:
-        start = subject.reference if method.startswith(OURS) else grey
-        right, fits = [], []
-        images = pictures[method, layer]
-        for run, image in zip(subject.runs(layer, len(images) // 6), images, strict=True):
-            name = subject.bundle.manifest.classes[run.channel]
-            scores = shape_named(subject, image, start)
-            if name in scores:
-                right.append(max(scores, key=scores.__getitem__) == name)
-                fits.append(scores[name])
-        found[method] = {
-            "pictures": len(right),
-            "named_right": float(np.mean(right)),
-            "median_fit": median(fits),
-        }
     return found
 
 
@@ -181,7 +159,6 @@ def main() -> None:
         {
             "share_of_units_on_which_neurofv_is_better": {rival: shares(units, rival) for rival in RIVALS},
             "on_units_that_no_default_was_chosen_on": {RIVALS[0]: shares(others, RIVALS[0])},
-            "shapes": name_shapes(subject, pictures),
             "medians": medians,
             "ms_per_step_and_volume_one_thread": speeds(subject),
             "b2_against_b1": same_pictures(subject),

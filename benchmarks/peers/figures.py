@@ -14,12 +14,9 @@ from engine import evaluation
 from training.cohort import read_cohort
 from training.lesions.brains import paintable
 from training.lesions.crops import Augmentation, CropSampler
-from training.lesions.shapes import SHAPES, shape_mask
 
 Figures = dict[str, float]
 COHORT = Path(os.environ.get("NEUROFV_COHORT", "../shared/cohort"))
-# The shapes whose logits have a template; "none" has no shape.
-_TEMPLATES = {name: torch.from_numpy(shape_mask(name)) for name in SHAPES}
 
 
 def judge(subject: Subject, layer: str, images: Tensor, best_real: dict[int, float]) -> list[Figures]:
@@ -66,39 +63,6 @@ def judge(subject: Subject, layer: str, images: Tensor, best_real: dict[int, flo
             # Of one seed there is nothing to agree with.
             row |= {"seed_agreement": float(np.mean(agreed))} if agreed else {}
     return rows
-
-
-def shape_named(subject: Subject, image: Tensor, start: Tensor | float) -> dict[str, float]:
-    """Return how well a picture's change fits the template of each shape, bright or dark, wherever it lies.
-
-    Parameters
-    ----------
-    subject : Subject
-        The network's classes.
-    image : Tensor, (*SHAPE)
-        The picture.
-    start : Tensor or float
-        What it began with.
-
-    Returns
-    -------
-    dict of str to float
-        The largest absolute normalized cross-correlation over all places, by shape.
-    """
-    changed = (image - start)[None, None].double()
-    return {name: _best_fit(changed, template.double()) for name, template in _TEMPLATES.items()}
-
-
-def _best_fit(changed: Tensor, template: Tensor) -> float:
-    """Correlate a template with every place of its size."""
-    kernel = (template - template.mean())[None, None]
-    ones = torch.ones_like(kernel)
-    count = kernel.numel()
-    shared = torch.nn.functional.conv3d(changed, kernel)
-    total = torch.nn.functional.conv3d(changed, ones)
-    square = torch.nn.functional.conv3d(changed.square(), ones)
-    spread = (square - total.square() / count).clamp_min(1e-12)
-    return float((shared / (spread * kernel.square().sum()).sqrt()).abs().max())
 
 
 def real_images(

@@ -17,6 +17,7 @@ from training.lesions.images import evaluate
 from training.lesions.recipe import lesion_recipe
 from training.lesions.shapes import CLASSES
 from training.lesions.task import LESIONS
+from training.whole.plants import Planting
 
 
 @pytest.fixture(scope="module", params=["lesion-shapes", "lesion-shapes-robust"])
@@ -102,3 +103,46 @@ def test_its_accuracy_can_be_reproduced(shipped: Bundle, unseen: tuple[Cohort, b
 
 def test_the_zoo_is_small() -> None:
     assert sum(path.stat().st_size for path in ZOO.rglob("*") if path.is_file()) < 12_000_000
+
+
+@pytest.fixture(scope="module", params=["sex-rigid", "sex-affine"])
+def sexed(request: pytest.FixtureRequest) -> Bundle:
+    return Repository(ZOO).get(request.param)
+
+
+def test_sex_is_told_with_intervals_beside_brain_volume(sexed: Bundle) -> None:
+    facts = sexed.manifest.evaluation
+    assert set(facts.figures) == {
+        f"{figure} of {who}" for figure in ("AUC", "balanced accuracy") for who in ("network", "brain volume")
+    }
+    for interval in facts.figures.values():
+        assert interval.n == 72  # everybody was held out once
+        assert interval.high - interval.low > 0.05
+    assert set(facts.baselines) == {"brain volume"}
+    assert facts.chance == pytest.approx(53 / 72)
+    card = sexed.card()
+    for words in (
+        "Brain volume alone is the baseline",
+        "must not sort, select or describe people",
+        "last fold's",
+    ):
+        assert words in card
+
+
+def test_weights_of_sex_are_those_of_the_last_fold(sexed: Bundle) -> None:
+    training = sexed.manifest.training
+    assert len(training.subjects_train) + len(training.subjects_test) == 72
+    assert training.recipe["folds"] == 5
+    assert sexed.manifest.input.voxel_size_mm == (4.0, 4.0, 4.0)
+
+
+def test_growth_says_what_was_planted() -> None:
+    bundle = Repository(ZOO).get("growth")
+    planting = bundle.manifest.training.recipe["planting"]
+    assert planting == Planting().facts()
+    assert bundle.manifest.classes == ("unchanged", "grown")
+    facts = bundle.manifest.evaluation
+    assert facts.accuracy.low > 0.6
+    intensity = facts.baselines["total intensity"]
+    assert intensity.low <= 0.5 <= intensity.high
+    assert "head size stays" in bundle.card()
