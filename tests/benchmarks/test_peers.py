@@ -11,7 +11,7 @@ from torch import nn
 
 from benchmarks.peers import baselines
 from benchmarks.peers.baselines import Run, b0, b1, b2
-from benchmarks.peers.figures import _best_fit, real_images
+from benchmarks.peers.figures import real_images
 from benchmarks.peers.pictures import LAYERS, Subject
 
 SHAPE, RANGE = (9, 10, 11), (0.0, 1.1)
@@ -85,18 +85,6 @@ def test_lucids_view_keeps_the_size_and_its_draws_differ() -> None:
     views = [baselines._lucid_view(volume, np.random.default_rng(seed), SHAPE, RANGE) for seed in range(4)]
     assert all(view.shape == volume.shape for view in views)
     assert all(not torch.equal(one, other) for one, other in pairwise(views))
-
-
-def test_the_fit_is_the_normalized_cross_correlation() -> None:
-    generator = np.random.default_rng(0)
-    image, template = generator.normal(size=(12, 11, 10)), generator.normal(size=(5, 5, 5))
-    image[3:8, 2:7, 4:9] -= 0.7 * template
-    best = 0.0
-    for i, j, k in np.ndindex(8, 7, 6):
-        part = image[i : i + 5, j : j + 5, k : k + 5]
-        best = max(best, abs(np.corrcoef(part.ravel(), template.ravel())[0, 1]))
-    found = _best_fit(torch.from_numpy(image)[None, None], torch.from_numpy(template))
-    assert found == pytest.approx(best, abs=1e-9)
 
 
 def test_real_images_bring_every_unit_to_a_number(cohort_dir: Path) -> None:
