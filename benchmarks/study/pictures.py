@@ -15,7 +15,7 @@ from benchmarks.study.matcher import match
 from benchmarks.study.networks import KEPT, Network, read
 from benchmarks.study.recovery import picture_name
 from benchmarks.study.strategies import LADDER, PLAIN
-from benchmarks.study.warps import WAYS, kept, reference
+from benchmarks.study.warps import RECOMMENDED, WAYS, kept, reference
 from models import Bundle
 from training.lesions.shapes import SHAPES
 
@@ -32,6 +32,8 @@ SHOWN = (
     "B1, decay 1.5",
 )
 """Strategies that the figures of shapes show."""
+SIZED = ("Adam, 16 mm", RECOMMENDED, "gradient steps, 24 mm")
+"""Ways that the figure of sex shows."""
 PLACE = (0.0, -15.0, 8.0)
 """Where the views of sex are cut, mm."""
 
@@ -46,7 +48,7 @@ def draw_shapes(name: str, path: Path) -> None:
     path : Path
         Where the figure goes.
     """
-    figure, axes = _sheet(SHOWN, 3 * len(SHAPES), height=1.25)
+    figure, axes = _sheet(SHOWN, 3 * len(SHAPES), width=1.0)
     for row, strategy in zip(axes, SHOWN, strict=True):
         for index, shape in enumerate(SHAPES):
             _shape(row[3 * index : 3 * index + 3], name, strategy, shape)
@@ -59,7 +61,7 @@ def draw_growth(path: Path) -> None:
     truth = Truth(bundle)
     place = np.argwhere(truth.distance == truth.distance.min())[0]
     rows = ("planted", *WAYS)
-    figure, axes = _sheet(rows, 6, height=1.5)
+    figure, axes = _sheet(rows, 6, width=1.5)
     for row, way in zip(axes, rows, strict=True):
         for index, (label, sign) in enumerate((("grown", 1), ("unchanged", -1))):
             warp = sign * maps["planted"] if way == "planted" else maps[f"{way}/{label}"]
@@ -70,8 +72,8 @@ def draw_growth(path: Path) -> None:
 def draw_sex(path: Path) -> None:
     """Draw the warps of both classes of both networks, and how the cohort's groups differ."""
     maps = kept("sex")
-    rows = ("the cohort: men minus women", *WAYS)
-    figure, axes = _sheet(rows, 12, height=1.4)
+    rows = ("the cohort: the class minus the other", *SIZED)
+    figure, axes = _sheet(rows, 12, width=1.25)
     for row, way in zip(axes, rows, strict=True):
         for index, (name, label) in enumerate((n, c) for n in ("sex-rigid", "sex-affine") for c in "FM"):
             bundle = read(name)
@@ -82,8 +84,16 @@ def draw_sex(path: Path) -> None:
     _save(figure, path)
 
 
-def _sheet(rows: Sequence[str], columns: int, height: float) -> tuple[Figure, np.ndarray]:
-    figure, axes = plt.subplots(len(rows), columns, figsize=(max(9.0, columns), height * len(rows)))
+def _sheet(rows: Sequence[str], columns: int, width: float) -> tuple[Figure, np.ndarray]:
+    """Lay out square panels of some width, inches, with room for a row's title and its labels."""
+    height = (width + 0.45) * len(rows)
+    room = {"left": 0.002, "right": 0.998, "top": 1 - 0.25 / height, "bottom": 0.25 / height}
+    figure, axes = plt.subplots(
+        len(rows),
+        columns,
+        figsize=(width * columns, height),
+        gridspec_kw={"wspace": 0.03, "hspace": 0.45 / width, **room},
+    )
     for axis in axes.flat:
         axis.set_axis_off()
     for row, title in zip(axes, rows, strict=True):
@@ -92,8 +102,7 @@ def _sheet(rows: Sequence[str], columns: int, height: float) -> tuple[Figure, np
 
 
 def _save(figure: Figure, path: Path) -> None:
-    figure.tight_layout(pad=0.3)
-    figure.savefig(path, dpi=90)
+    figure.savefig(path, dpi=80)
     plt.close(figure)
 
 
@@ -112,7 +121,7 @@ def _shape(axes: np.ndarray, name: str, strategy: str, shape: str) -> None:
 def _warp(axes: np.ndarray, bundle: Bundle, warp: np.ndarray, place: np.ndarray, label: str) -> None:
     """Draw a map of log-Jacobians over the brain: red has grown, blue has shrunk, each to its own scale."""
     brain, head = reference(bundle).numpy(), bundle.prior().mask().numpy()
-    most = float(np.abs(warp[head]).max()) or 1.0
+    most = float(np.quantile(np.abs(warp[head]), 0.995)) or 1.0
     for axis, panel in enumerate(axes):
         under, over = (np.take(volume, place[axis], axis=axis).T for volume in (brain, warp * head))
         panel.imshow(under, cmap="gray", vmin=0, vmax=1.1, origin="lower")

@@ -133,7 +133,7 @@ LADDER: dict[str, Strategy] = {
     "MACO, transforms": Strategy({"parameterization": engine.Maco(), "optimizer": engine.Nadam(0.1)}),
     "accentuation": Strategy({"regularizers": (held_by.ImageDistance(1.0),)}),
     "default of neurofv": Strategy({"optimizer": Adam(), "steps": 256}),
-    "as `neurofv demo`": Strategy(
+    "default, quieter ground": Strategy(
         {
             "regularizers": (
                 held_by.TotalVariation(15.0),
