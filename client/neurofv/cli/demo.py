@@ -68,9 +68,9 @@ def demo(
         table, results = _table(), []
         with Client(server, deadline_seconds=deadline) as client:
             client.wait_until_ready(wait)
-            for result, seconds in _every_class(client, name, choices):
-                files = save(result, output / _file_name(result.label), picture)
-                table.add_row(*_row(result, seconds, files[0]))
+            for class_name, result, seconds in _every_class(client, name, choices):
+                files = save(result, output / _file_name(class_name), picture)
+                table.add_row(class_name, *_row(result, seconds, files[0]))
                 results.append(result)
         if picture:
             drawn(lambda: _overview(results, output / "overview.png"))
@@ -78,15 +78,17 @@ def demo(
     out.print(f"everything lies in {output}", markup=False)
 
 
-def _every_class(client: Client, name: str, choices: dict[str, Any]) -> Iterator[tuple[Visualization, float]]:
-    """Visualize class after class; yield each result with the seconds it took."""
+def _every_class(
+    client: Client, name: str, choices: dict[str, Any]
+) -> Iterator[tuple[str, Visualization, float]]:
+    """Visualize class after class; yield its name and result, and the seconds it took."""
     classes = client.model(name, choices["version"]).classes
     with Display(len(classes)) as display:
         for class_name in classes:
             begun = monotonic()
             follow = display.follow(class_name)
             result = client.visualize(name, on_event=follow, class_name=class_name, **choices)
-            yield result, monotonic() - begun
+            yield class_name, result, monotonic() - begun
 
 
 def _file_name(class_name: str) -> str:
@@ -105,7 +107,7 @@ def _table() -> Table:
 def _row(result: Visualization, seconds: float, file: Path) -> list[str]:
     term = result.evaluation.terms[0]
     real = f"{term.real_p95:.2f}" if term.HasField("real_p95") else "unknown"
-    return [result.label, f"{term.activation:.2f}", real, f"{seconds:.1f}", str(file)]
+    return [f"{term.activation:.2f}", real, f"{seconds:.1f}", str(file)]
 
 
 def _overview(results: list[Visualization], path: Path) -> None:
