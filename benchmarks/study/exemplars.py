@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 from nibabel.affines import apply_affine
-from training.exemplars import find_exemplars
 
 from benchmarks.study.networks import read
 from models import layer_table
 from training.cohort import Cohort
+from training.exemplars import find_exemplars
 from training.lesions.brains import Brains, paintable
 from training.lesions.images import draw_images
 from training.lesions.shapes import CLASSES, SHAPES

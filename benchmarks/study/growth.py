@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from training.model_space import choose_subjects, model_images
 
 from benchmarks.study.networks import read
 from benchmarks.study.warps import RECOMMENDED, WAYS, Maps, flat, keep, ladder, warps
 from models import Bundle
 from training.cohort import Cohort
+from training.model_space import choose_subjects, model_images
 from training.whole.growth import Region, planted_log_jacobian
 
 Figures = dict[str, Any]

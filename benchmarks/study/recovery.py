@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import json
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -14,6 +16,7 @@ import torch
 from scipy import stats
 
 import engine
+from benchmarks.study import matcher
 from benchmarks.study.matcher import Match, match
 from benchmarks.study.networks import KEPT, Network
 from benchmarks.study.parallel import mapped
@@ -108,10 +111,11 @@ def summarize(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _row_file(task: Task) -> Path:
-    """Where a row is kept: a bundle with other weights has files of its own."""
+    """Where a row is kept: other weights, another strategy or another matcher have files of their own."""
     name, strategy, shape, seed = task
-    digest = _network(name).bundle.digest[:12]
-    return KEPT / f"{picture_name(name, strategy, shape)}-{seed}-{digest}.json"
+    decides = f"{_network(name).bundle.digest} {LADDER[strategy]} {inspect.getsource(matcher)}"
+    key = hashlib.sha256(decides.encode()).hexdigest()[:12]
+    return KEPT / f"{picture_name(name, strategy, shape)}-{seed}-{key}.json"
 
 
 def _kept(task: Task) -> Row | None:

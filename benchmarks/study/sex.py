@@ -16,13 +16,13 @@ import torch
 from nilearn.image import resample_to_img
 from scipy.stats import spearmanr
 from torch import Tensor
-from training.model_space import choose_subjects, model_images
 
 from benchmarks.study.morphometry import log_jacobians
 from benchmarks.study.networks import read
 from benchmarks.study.warps import flat, keep, ladder, reference, warps
 from models import Bundle
 from training.cohort import read_cohort
+from training.model_space import choose_subjects, model_images
 from training.participants import read_labels
 
 Figures = dict[str, Any]

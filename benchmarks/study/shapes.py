@@ -12,7 +12,7 @@ Figures = dict[str, Any]
 SEEDS, CONTROL_SEEDS, LADDER_SEEDS, RIVAL_SEEDS = 10, 10, 1, 5
 TRAINED = ("robust", "ordinary")
 CONTROLS = ("shuffled", "untrained")
-RIVAL = "B1, decay 1.5"
+RIVALS = ("B1, decay 1.5", "B1, decay 1")
 
 
 def study() -> Figures:
@@ -20,8 +20,9 @@ def study() -> Figures:
     return _figures(
         [
             *tasks(TRAINED, (PLAIN,), range(SEEDS)),
-            *tasks(TRAINED, LADDER, range(LADDER_SEEDS)),
-            *tasks(TRAINED, (RIVAL,), range(RIVAL_SEEDS)),
+            *tasks(("ordinary",), RIVALS, range(RIVAL_SEEDS)),
+            *tasks(("robust",), RIVALS[:1], range(RIVAL_SEEDS)),
+            *tasks(TRAINED + CONTROLS, LADDER, range(LADDER_SEEDS)),
             *tasks(CONTROLS, (PLAIN,), range(CONTROL_SEEDS)),
         ],
         TRAINED + CONTROLS,
@@ -42,7 +43,7 @@ def _figures(wanted: list[Task], names: tuple[str, ...]) -> Figures:
         "digests": {name: bundle.digest for name, bundle in bundles.items()},
         "networks": {name: b.manifest.evaluation.accuracy.model_dump() for name, b in bundles.items()},
         "ladder": _summaries(rows, range(LADDER_SEEDS)),
-        "many_seeds": _summaries([row for row in rows if row["strategy"] in (PLAIN, RIVAL)]),
+        "many_seeds": _summaries([row for row in rows if row["strategy"] in (PLAIN, *RIVALS)]),
         "pictures": rows,
     }
 
