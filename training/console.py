@@ -76,7 +76,9 @@ def keep_run(
         What else decides the run, in plain values.
     """
     brains = hashlib.sha256(cohort.brains.tobytes()).hexdigest()
-    identity = {"subjects": cohort.subjects, "brains": brains, "seed": recipe.seed, **recipe.facts(), **more}
+    network = {"architecture": task.architecture, "hyperparameters": task.hyperparameters}
+    data = {"subjects": cohort.subjects, "brains": brains, "seed": recipe.seed}
+    identity = {**data, **network, **recipe.facts(), **more}
     checkpoint = Checkpoint(out / f".{'.'.join(filter(None, (task.name, part)))}.checkpoint", identity)
     if checkpoint.path.exists():
         console.print(f"going on from {checkpoint.path.name}", highlight=False)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import typer
 from pydantic import JsonValue
 
+from models.architectures import REGISTRY
 from training.checkpoint import Checkpoint
 from training.cohort import Cohort, Split, read_cohort
 from training.console import (
@@ -37,6 +38,12 @@ PHASES = (Phase("fit", steps=600, size=8, edge=0, rate=3e-3),)
 ROBUST_PHASES = (Phase("robust", steps=100, size=8, edge=0, rate=1e-3, frozen_norm=True, budget=1.0),)
 
 
+def _check_architecture(name: str) -> str:
+    if name not in REGISTRY:
+        raise typer.BadParameter(f"{name!r} is none of {', '.join(sorted(REGISTRY))}")
+    return name
+
+
 def sex(
     cohort: Annotated[Path, typer.Option(help="BIDS derivative with skull-stripped brains on one grid.")],
     out: Annotated[Path, typer.Option(help="Model repository; the bundle goes to OUT/NAME/1.")],
@@ -50,6 +57,9 @@ def sex(
     steps: Annotated[
         int, typer.Option(min=0, help="Training steps of each fold.", show_default="those of the recipe")
     ] = 0,
+    architecture: Annotated[
+        str, typer.Option(help=f"One of {', '.join(sorted(REGISTRY))}.", callback=_check_architecture)
+    ] = "volume-net",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     robust: Annotated[bool, typer.Option("--robust", help="Train on against worst-case changes.")] = False,
     shuffled: Annotated[
@@ -67,7 +77,7 @@ def sex(
     recipe = recipe.scaled(steps) if steps else recipe
     with errors_told():
         labels = read_labels(cohort, column)
-        name = name or bundle_name(f"{column.lower()}-{description.removesuffix('brain').lower()}", **chosen)
+        name = name or _name(column, description, architecture, chosen)
         task = sex_task(name, labels, description, shuffled, untrained)
         check_free(out, task)
         brains = read_cohort(cohort, description, show=True)
@@ -75,12 +85,29 @@ def sex(
             labels = replace(labels, codes=np.random.default_rng((seed, 1)).permutation(labels.codes))
         splits = stratified_folds(brains.subjects, labels, folds, seed)
         labelled = Labelled(coarse(framed(brains)), labels)
+        task = replace(task, **_network(architecture, labelled.cohort))
         checkpoints = _checkpoints(out, task, labelled, splits, recipe)
         trained = _train(task, labelled, splits, recipe, checkpoints)
         bundle = export(out, task, labelled.cohort, splits[-1], recipe, _outcome(brains, labels, trained))
         for checkpoint in checkpoints:
             checkpoint.remove()
     print_figures(bundle)
+
+
+def _name(column: str, description: str, architecture: str, chosen: dict[str, bool]) -> str:
+    parts = [column.lower(), description.removesuffix("brain").lower()]
+    parts += [architecture] if architecture != "volume-net" else []
+    return bundle_name("-".join(parts), **chosen)
+
+
+def _network(architecture: str, cohort: Cohort) -> dict[str, Any]:
+    """Say which network of two classes reads a cohort: with the sizes that the architecture suggests."""
+    hyperparameters: dict[str, JsonValue] = {"classes": 2}
+    if architecture == "volume-net":
+        hyperparameters |= {"widths": [8, 16, 32, 64], "pooled_blocks": 3}
+    if architecture.startswith("ukb"):
+        hyperparameters["shape"] = list(cohort.brains.shape[1:])
+    return {"architecture": architecture, "hyperparameters": hyperparameters}
 
 
 def _checkpoints(
@@ -171,7 +198,7 @@ def sex_task(name: str, labels: Labels, description: str, shuffled: bool, untrai
         name=name,
         classes=labels.classes,
         architecture="volume-net",
-        hyperparameters={"classes": 2, "widths": [8, 16, 32, 64], "pooled_blocks": 3},
+        hyperparameters={"classes": 2},
         intended_use=(
             "Testing, demonstrating and auditing feature visualization on a network of real anatomy"
             + (", beside the trained network as what must show nothing." if control else ".")

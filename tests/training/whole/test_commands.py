@@ -89,6 +89,20 @@ def test_controls_say_that_they_are(labelled: Path, tmp_path: Path, control: str
         assert made.manifest.training.recipe["phases"] == []
 
 
+def test_other_architectures_can_be_chosen(labelled: Path, tmp_path: Path) -> None:
+    result = _sex(labelled, tmp_path, "--architecture", "resnet", "--steps", "1")
+    assert result.exit_code == 0, result.output
+    made = read_bundle(tmp_path / "sex-affine-resnet" / "1").manifest
+    assert made.architecture.name == "resnet"
+    assert made.classes == ("F", "M")
+    refused = _sex(labelled, tmp_path, "--architecture", "transformer")
+    assert refused.exit_code == 2
+    assert "ukb-a" in refused.output
+    small = _sex(labelled, tmp_path, "--architecture", "ukb-b")
+    assert small.exit_code == 2
+    assert "shape" in small.output
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
