@@ -93,4 +93,4 @@ train: $(VENV)/.dev  ## Train the models of the zoo on COHORT (a BIDS derivative
 	$(TRAIN) sex $(AFFINE) --cohort $(COHORT) --out trained
 
 clean:  ## Remove what was made
-	rm -rf $(VENV) demo-output trained build dist *.egg-info client/build client/*.egg-info
+	rm -rf $(VENV) $(CONTROLS) benchmarks/study/.pictures demo-output trained build dist *.egg-info client/build client/*.egg-info

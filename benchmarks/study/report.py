@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.study.pictures import draw_growth, draw_sex, draw_shapes
+from benchmarks.study.strategies import LADDER, Peer
 from training.lesions.shapes import SHAPES
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -39,6 +41,7 @@ def page(figures: dict[str, Any]) -> str:
         "by_shape": _by_shape(shapes),
         "ladder_robust": _ladder(shapes["ladder"]["robust"]),
         "ladder_ordinary": _ladder(shapes["ladder"]["ordinary"]),
+        "controls": _controls(shapes),
         "exemplars": _exemplars(figures["exemplars"]),
         "growth_accuracies": _accuracies({**growth, "networks": growth["accuracy"]}),
         "growth_ladder": _growth_ladder(growth["ladder"]),
@@ -46,7 +49,6 @@ def page(figures: dict[str, Any]) -> str:
         "sex_accuracies": _sex_accuracies(sex),
         "sex_compared": _sex_compared(sex),
         "sex_regions": _sex_regions(sex),
-        "minutes": f"{figures['minutes']:.0f}",
         "machine": f"{figures['machine']['cores']} cores, {figures['machine']['processor']}, torch "
         f"{figures['machine']['torch']}",
     }
@@ -79,7 +81,7 @@ def _row(name: list[str], facts: dict[str, Any]) -> list[str]:
         f"{facts['right']} of {facts['pictures']}",
         _percent(facts),
         f"{facts['ncc']:.2f} ({facts['ncc_unsmoothed']:.2f})",
-        f"{facts['size_error_mm']:.1f}",
+        f"{facts['size_error_mm']:.1f}{' or more' if facts['size_error_mm'] > 3.9 else ''}",
         f"{facts['bright']:.0%}",
         f"{facts['times_real']:.1f}",
     ]
@@ -108,7 +110,8 @@ def _ladder(strategies: dict[str, dict[str, Any]]) -> str:
     rows = []
     for name, facts in strategies.items():
         equal = facts["equal"]
-        reached = f"{_percent(equal)}, {equal['pictures']} pictures" if equal else "none reached it"
+        missed = "not looked at" if isinstance(LADDER[name], Peer) else "none reached it"
+        reached = f"{_percent(equal)}, {equal['pictures']} pictures" if equal else missed
         rows.append([*_row([name], facts), reached])
     return _table(["strategy", *_HEAD, "accuracy at equal activation"], rows)
 
@@ -129,18 +132,48 @@ def _by_shape(figures: dict[str, Any]) -> str:
     return _table(["network", "shape", "named right", "median NCC", "else named"], rows)
 
 
+def _controls(shapes: dict[str, Any]) -> str:
+    """Tabulate what the matcher says of each strategy's pictures of the controls."""
+    rows = []
+    judged = {picture["strategy"] for picture in shapes["pictures"] if picture["network"] == "shuffled"}
+    for strategy in filter(judged.__contains__, LADDER):
+        row = [strategy]
+        for name in ("shuffled", "untrained"):
+            own = [
+                picture
+                for picture in shapes["pictures"]
+                if (picture["network"], picture["strategy"], picture["seed"]) == (name, strategy, 0)
+            ]
+            said = Counter(picture["named"] for picture in own)
+            right = sum(picture["named"] == picture["shape"] for picture in own)
+            names = ", ".join(f"{word} {count}" for word, count in said.most_common())
+            row.append(f"{right} of {len(own)}: {names}" if own else "not asked")
+        rows.append(row)
+    return _table(["strategy", "shuffled: right; named", "untrained: right; named"], rows)
+
+
 def _exemplars(found: dict[str, Any]) -> str:
     rows = [
         [
             name,
             shape,
             f"{facts['right']} of {facts['top']}",
+            f"{facts['activation']:.1f}",
             "none" if facts["distance_mm"] is None else f"{facts['distance_mm']:.1f}",
         ]
         for name, shapes in found.items()
         for shape, facts in shapes.items()
     ]
-    return _table(["network", "logit", "best images that show it", "centre to lesion, mm (median)"], rows)
+    return _table(
+        [
+            "network",
+            "logit",
+            "best images that show it",
+            "logit of the last of them",
+            "centre to lesion, mm (median)",
+        ],
+        rows,
+    )
 
 
 def _growth_ladder(found: dict[str, Any]) -> str:
@@ -190,30 +223,31 @@ def _growth_people(found: dict[str, Any]) -> str:
 
 def _sex_accuracies(found: dict[str, Any]) -> str:
     rows = [
-        [name, figure, _number(facts), str(facts["n"])]
+        [name, figure, _number(facts), str(facts["n"]), f"`{own['digest'][:12]}`"]
         for name, own in found.items()
         for figure, facts in own["evaluation"].items()
         if "AUC" in figure
     ]
-    return _table(["network", "figure", "value [95 %]", "people"], rows)
+    return _table(["network", "figure", "value [95 %]", "people", "bundle"], rows)
 
 
 def _sex_compared(found: dict[str, Any]) -> str:
     rows = [
         [
             name,
+            str(facts["regions_in_all"]),
             _number(facts["rank_correlation"]),
             _change(facts["overall_wanted"]),
             _change(facts["overall_measured"]),
         ]
         for name, facts in found.items()
     ]
-    regions = next(iter(found.values()))["regions_in_all"]
     head = [
         "network",
-        f"rank correlation over {regions} regions",
-        "pictures: men minus women",
-        "people: the same",
+        "regions",
+        "rank correlation [95 %]",
+        "pictures: half of men minus women",
+        "people: men minus women",
     ]
     return _table(head, rows)
 
@@ -225,7 +259,7 @@ def _sex_regions(found: dict[str, Any]) -> str:
         if "shuffled" not in name
         for region in facts["regions"]
     ]
-    return _table(["network", "region", "people: men minus women [95 %]", "pictures"], rows)
+    return _table(["network", "region", "people: men minus women [95 %]", "pictures: half of it"], rows)
 
 
 def _number(facts: dict[str, Any]) -> str:

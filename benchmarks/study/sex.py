@@ -126,7 +126,8 @@ def contrast(bundle: Bundle, begins: Sequence[Tensor]) -> np.ndarray:
     Returns
     -------
     numpy.ndarray, (n, X, Y, Z)
-        Half the difference of the log-Jacobians of the two classes' pictures, for each brain.
+        Half the difference of the log-Jacobians of the two classes' pictures, for each brain: how far the
+        picture of the second class lies from the middle of both.
     """
     first, second = bundle.manifest.classes
     return (warps(bundle, second, begins) - warps(bundle, first, begins)) / 2

@@ -114,4 +114,5 @@ def test_the_page_is_what_its_json_says() -> None:
     figures = json.loads((RESULTS / "study.json").read_text())
     page = Path(__file__).parents[2] / "docs" / "study.md"
     assert report.page(figures) == page.read_text(encoding="utf-8")
-    assert "12345 minutes" in report.page({**figures, "minutes": 12345})
+    figures["shapes"]["digests"]["robust"] = "0123456789abcdef"
+    assert "`0123456789ab`" in report.page(figures)
