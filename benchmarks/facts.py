@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -43,3 +44,9 @@ def write(name: str, figures: dict[str, object]) -> None:
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(text + "\n")
     print(text)
+
+
+def interval(estimate: float, drawn: Sequence[float] | np.ndarray) -> dict[str, float]:
+    """Return an estimate with the 95 % percentile interval of what a bootstrap drew."""
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return {"estimate": float(estimate), "low": float(low), "high": float(high)}

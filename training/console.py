@@ -36,11 +36,15 @@ def errors_told() -> Iterator[None]:
         raise typer.Exit(2) from error
 
 
+def check_empty(folder: Path) -> None:
+    """Refuse to write into a folder that holds something, or over a file."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise CohortError(f"--out: {folder} is not empty; remove it or choose another directory")
+
+
 def check_free(out: Path, task: Task) -> None:
     """Refuse to write over an existing bundle, before anything is trained."""
-    target = bundle_path(out, task)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise CohortError(f"--out: {target} is not empty; remove it or choose another directory")
+    check_empty(bundle_path(out, task))
 
 
 def check_name(name: str) -> str:

@@ -7,8 +7,9 @@ visualization"), so each picture of a unit should have them beside it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import nibabel
@@ -134,19 +135,6 @@ class UnitExemplars:
 
 
 @dataclass(frozen=True)
-class _Kept:
-    subject: str
-    image: int
-    activation: float
-    position: tuple[int, ...] | None
-    voxel: tuple[float, ...]
-    center_mm: tuple[float, ...]
-    by: CenterBy
-    tissue: float
-    slices: Slices
-
-
-@dataclass(frozen=True)
 class _Probe:
     """Reads one layer of a network on images of one grid."""
 
@@ -172,7 +160,7 @@ class _Probe:
 
     def look(
         self, volume: np.ndarray, subject: str, number: int, unit: int, peak: int, activation: float
-    ) -> _Kept:
+    ) -> Exemplar:
         """Say where in an image lies what a unit answers to; `peak` is a flat index into its map."""
         position = tuple(int(i) for i in np.unravel_index(peak, self.layer.output_shape))
         if self.layer.whole_input:
@@ -180,14 +168,15 @@ class _Probe:
         else:
             voxel, by = self.layer.center(position), "receptive field"
         center = tuple(apply_affine(self.affine, voxel).tolist())
-        return _Kept(
+        return Exemplar(
             subject=subject,
             image=number,
             activation=activation,
+            quantile=math.nan,  # known when all images have been looked at
             position=position if self.layer.output_shape else None,
-            voxel=voxel,
+            center_voxel=voxel,
             center_mm=center,
-            by=by,
+            center_by=by,
             tissue=_tissue(volume, voxel, self.layer),
             slices=Slices.through(volume, self.affine, center),
         )
@@ -245,7 +234,7 @@ def find_exemplars(
     """
     _check(layer, units, top)
     probe = _Probe(network.eval(), layer, np.asarray(affine, np.float64))
-    found: dict[int, list[_Kept]] = {unit: [] for unit in units}
+    found: dict[int, list[Exemplar]] = {unit: [] for unit in units}
     values: dict[int, list[float]] = {unit: [] for unit in units}
     for number, (subject, volume) in enumerate(images):
         answer = probe.answer(volume, subject)
@@ -272,22 +261,8 @@ def _check(layer: Layer, units: Sequence[int], top: int) -> None:
             raise ExemplarError(f"unit: is {unit}, but {layer.name} has units 0 to {layer.channels - 1}")
 
 
-def _summary(unit: int, kept: list[_Kept], values: np.ndarray) -> UnitExemplars:
-    exemplars = tuple(
-        Exemplar(
-            subject=one.subject,
-            image=one.image,
-            activation=one.activation,
-            quantile=float((values <= one.activation).mean()),
-            position=one.position,
-            center_voxel=one.voxel,
-            center_mm=one.center_mm,
-            center_by=one.by,
-            tissue=one.tissue,
-            slices=one.slices,
-        )
-        for one in kept
-    )
+def _summary(unit: int, kept: list[Exemplar], values: np.ndarray) -> UnitExemplars:
+    exemplars = tuple(replace(one, quantile=float((values <= one.activation).mean())) for one in kept)
     quantiles = {level: float(np.quantile(values, float(level))) for level in LEVELS}
     return UnitExemplars(unit, len(values), quantiles, exemplars)
 

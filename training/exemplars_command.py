@@ -17,8 +17,9 @@ from rich.progress import track
 from rich.table import Table
 
 from models import Bundle, Layer, read_bundle
-from training.cohort import Cohort, CohortError, read_cohort
-from training.console import console, errors_told
+from training import options
+from training.cohort import Cohort, read_cohort
+from training.console import check_empty, console, errors_told
 from training.exemplars import Exemplar, ExemplarError, UnitExemplars, find_exemplars
 from training.exemplars_picture import Caption, draw_exemplars
 from training.model_space import Chosen, choose_subjects, model_images
@@ -36,7 +37,7 @@ class Subjects(StrEnum):
 
 def exemplars(
     bundle: Annotated[Path, typer.Argument(help="Folder of the bundle, NAME/VERSION in its repository.")],
-    cohort: Annotated[Path, typer.Option(help="BIDS derivative with skull-stripped brains on one grid.")],
+    cohort: options.Cohort,
     out: Annotated[Path, typer.Option(help="New folder for exemplars.json and a picture of each unit.")],
     layer: Annotated[
         str, typer.Option(help="Layer of the units.", show_default="the classifier: its units are classes")
@@ -53,7 +54,7 @@ def exemplars(
         Subjects | None,
         typer.Option(help="Whose images.", show_default="held-out if the cohort has such, else all"),
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    threads: options.Threads = 1,
 ) -> None:
     """Find the real images to which units answer most, and where, and draw them.
 
@@ -61,8 +62,7 @@ def exemplars(
     """
     torch.set_num_threads(threads)
     with errors_told():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise CohortError(f"--out: {out} is not empty; remove it or choose another directory")
+        check_empty(out)
         read = read_bundle(bundle)
         chosen_layer = read.layer(layer or read.manifest.classifier_layer)
         units = _units(chosen_layer, unit)

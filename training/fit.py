@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -22,6 +23,13 @@ class Sampler(Protocol):
     def batch(self, step: int, size: int, edge: int) -> tuple[Tensor, Tensor]:
         """Return volumes `(size, 1, X, Y, Z)`, model units, and their classes `(size,)`."""
         ...
+
+
+def balanced(rng: np.random.Generator, size: int, classes: int) -> np.ndarray:
+    """Draw labels, int64, shape `(size,)`: no class runs short, and none is foreseeable."""
+    # Whole rounds of all classes, and then a random few.
+    rounds = [rng.permutation(classes) for _ in range(-(-size // classes))]
+    return np.concatenate(rounds)[:size].astype(np.int64)
 
 
 @dataclass(frozen=True)

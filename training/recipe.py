@@ -42,8 +42,11 @@ class Recipe:
         return sum(phase.steps for phase in self.phases)
 
     def scaled(self, steps: int) -> Recipe:
-        """Return the recipe with its phases shortened or lengthened to `steps` in all, at least one each."""
-        if not self.phases:
+        """Return the recipe with its phases shortened or lengthened to `steps` in all, at least one each.
+
+        0 steps, as a command line that leaves them open gives, change nothing.
+        """
+        if not self.phases or not steps:
             return self
         share = steps / self.steps
         phases = tuple(replace(phase, steps=max(1, round(phase.steps * share))) for phase in self.phases)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.facts import interval
 from benchmarks.study.networks import read
 from benchmarks.study.warps import RECOMMENDED, WAYS, Maps, flat, keep, ladder, warps
 from models import Bundle
@@ -151,15 +152,14 @@ def people(bundle: Bundle, begins: Sequence[Tensor]) -> Figures:
         single = [truth.judge(warp, label) for warp in each]
         found[label] = {
             "mean": truth.judge(each.mean(0), label),
-            **{name: _interval([one[name] for one in single]) for name in ("correlation", "share")},
+            **{name: _over_people([one[name] for one in single]) for name in ("correlation", "share")},
             "right_way": sum(one["right_way"] for one in single),
             "people": len(single),
         }
     return found
 
 
-def _interval(values: Sequence[float]) -> Figures:
+def _over_people(values: Sequence[float]) -> Figures:
     rng = np.random.default_rng(0)
     drawn = np.mean(rng.choice(values, (RESAMPLES, len(values))), axis=1)
-    low, high = np.quantile(drawn, (0.025, 0.975))
-    return {"estimate": float(np.mean(values)), "low": float(low), "high": float(high)}
+    return dict(interval(float(np.mean(values)), drawn))

@@ -81,7 +81,7 @@ class Network:
         )
 
     def logit(self, shape: str) -> engine.Term:
-        """Return the term of a class's logit, with its activations on real images."""
+        """Return the term of a class's logit."""
         index = self.bundle.manifest.classes.index(shape)
         unit = engine.ClassLogit(self.bundle.manifest.classifier_layer, index)
         return engine.Term(unit)

@@ -17,6 +17,7 @@ from nilearn.image import resample_to_img
 from scipy.stats import spearmanr
 from torch import Tensor
 
+from benchmarks.facts import interval
 from benchmarks.study.morphometry import log_jacobians
 from benchmarks.study.networks import read
 from benchmarks.study.warps import flat, keep, ladder, reference, warps
@@ -168,11 +169,11 @@ def compare(atlas: Atlas, wanted: np.ndarray, measured: np.ndarray, codes: np.nd
     return {
         "people": len(mine),
         "subjects": len(codes),
-        "rank_correlation": _interval(
+        "rank_correlation": interval(
             _rank(mine.mean(0), difference), [_rank(own, group) for own, group in samples]
         ),
-        "overall_wanted": _interval(mine.mean(), [own.mean() for own, _ in samples]),
-        "overall_measured": _interval(difference.mean(), groups.mean(1)),
+        "overall_wanted": interval(mine.mean(), [own.mean() for own, _ in samples]),
+        "overall_measured": interval(difference.mean(), groups.mean(1)),
         "regions": _largest(list(atlas.regions), mine.mean(0), difference, groups),
         "regions_in_all": len(difference),
     }
@@ -185,7 +186,7 @@ def _largest(
     return [
         {
             "name": names[index],
-            "measured": _interval(difference[index], groups[:, index]),
+            "measured": interval(difference[index], groups[:, index]),
             "wanted": float(wanted[index]),
         }
         for index in order
@@ -194,8 +195,3 @@ def _largest(
 
 def _rank(first: np.ndarray, second: np.ndarray) -> float:
     return float(spearmanr(first, second).statistic)
-
-
-def _interval(estimate: float, drawn: Sequence[float] | np.ndarray) -> Figures:
-    low, high = np.quantile(drawn, (0.025, 0.975))
-    return {"estimate": float(estimate), "low": float(low), "high": float(high)}

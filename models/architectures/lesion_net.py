@@ -13,7 +13,7 @@ from models.architectures.ranges import MAX_BLOCKS, MAX_WIDTH, check_choice, che
 POOLINGS = {"max": nn.MaxPool3d, "average": nn.AvgPool3d}
 
 
-def conv_block(channels_in: int, channels_out: int, pooling: str | None) -> nn.Sequential:
+def _block(channels_in: int, channels_out: int, pooling: str | None) -> nn.Sequential:
     """Convolution, norm, activation and, if `pooling` names one, a halving of the grid."""
     steps: list[tuple[str, nn.Module]] = [
         ("conv", nn.Conv3d(channels_in, channels_out, kernel_size=3, padding=1)),
@@ -24,6 +24,17 @@ def conv_block(channels_in: int, channels_out: int, pooling: str | None) -> nn.S
     if pooling is not None:
         steps.append(("pool", POOLINGS[pooling](2)))
     return nn.Sequential(OrderedDict(steps))
+
+
+def conv_blocks(widths: Sequence[int], pooled_blocks: int, pooling: str) -> nn.Sequential:
+    """Blocks one after the other, from one channel to the last of `widths`; the first end in pooling."""
+    inputs = (1, *widths[:-1])
+    return nn.Sequential(
+        *(
+            _block(a, b, pooling if i < pooled_blocks else None)
+            for i, (a, b) in enumerate(zip(inputs, widths, strict=True))
+        )
+    )
 
 
 class LesionNet(nn.Module):
@@ -64,13 +75,7 @@ class LesionNet(nn.Module):
         check_wholes("widths", widths, (1, MAX_BLOCKS), 1, MAX_WIDTH)
         check_whole("pooled_blocks", pooled_blocks, 0, len(widths))
         check_choice("pooling", pooling, tuple(POOLINGS))
-        inputs = (1, *widths[:-1])
-        self.blocks = nn.Sequential(
-            *(
-                conv_block(a, b, pooling if i < pooled_blocks else None)
-                for i, (a, b) in enumerate(zip(inputs, widths, strict=True))
-            )
-        )
+        self.blocks = conv_blocks(widths, pooled_blocks, pooling)
         self.pool = nn.AdaptiveMaxPool3d(1)
         self.classifier = nn.Linear(widths[-1], classes)
 

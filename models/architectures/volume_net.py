@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from models.architectures.lesion_net import conv_block
+from models.architectures.lesion_net import conv_blocks
 from models.architectures.ranges import MAX_BLOCKS, MAX_WIDTH, check_whole, check_wholes
 
 MAX_POSITIONS = 64
@@ -54,13 +54,7 @@ class VolumeNet(nn.Module):
         if positions is not None:
             check_wholes("positions", positions, (3, 3), 1, MAX_POSITIONS)
         count = math.prod(positions or (1,))
-        inputs = (1, *widths[:-1])
-        self.blocks = nn.Sequential(
-            *(
-                conv_block(a, b, "average" if i < pooled_blocks else None)
-                for i, (a, b) in enumerate(zip(inputs, widths, strict=True))
-            )
-        )
+        self.blocks = conv_blocks(widths, pooled_blocks, "average")
         self.pool = nn.AdaptiveAvgPool3d(1) if positions is None else nn.Identity()
         self.classifier = nn.Linear(widths[-1] * count, classes)
 

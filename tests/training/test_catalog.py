@@ -11,10 +11,10 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from models import Bundle, read_bundle
-from training.__main__ import app
+from tests.commands import train
 from training.cohort import Cohort, CohortError
 from training.console import keep_run
 from training.lesions.brains import Brains
@@ -238,11 +238,7 @@ def test_the_built_in_task_and_recipe_stay_as_they_are() -> None:
 
 
 def _run(*arguments: str | Path) -> Result:
-    threads = torch.get_num_threads()
-    try:
-        return CliRunner().invoke(app, ["lesions", *map(str, arguments)])
-    finally:
-        torch.set_num_threads(threads)
+    return train("lesions", *arguments)
 
 
 @pytest.fixture(scope="module")

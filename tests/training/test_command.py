@@ -5,11 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from models import Bundle, read_bundle
-from training.__main__ import app
+from tests.commands import train
 from training.cohort import Cohort
 from training.lesions.brains import paintable
 from training.lesions.shapes import CLASSES
@@ -17,11 +16,7 @@ from training.statistics import LEVELS, brain_mask
 
 
 def _run(*arguments: str | Path) -> Result:
-    threads = torch.get_num_threads()
-    try:
-        return CliRunner().invoke(app, ["lesions", *map(str, arguments)])
-    finally:
-        torch.set_num_threads(threads)
+    return train("lesions", *arguments)
 
 
 @pytest.fixture(scope="module")

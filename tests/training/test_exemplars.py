@@ -15,12 +15,12 @@ import torch
 from matplotlib import image as pictures
 from nibabel.affines import apply_affine, voxel_sizes
 from torch import nn
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from models import ZOO, Bundle, Layer, layer_table, read_bundle
 from models.manifest import InputSpace
 from tests.brains import write_tables
-from training.__main__ import app
+from tests.commands import train
 from training.cohort import Cohort, CohortError, read_participants
 from training.exemplars import ExemplarError, Slices, UnitExemplars, find_exemplars
 from training.lesions.brains import paintable
@@ -295,11 +295,7 @@ def few(cohort_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _run(*arguments: str | Path) -> Result:
-    threads = torch.get_num_threads()
-    try:
-        return CliRunner().invoke(app, ["exemplars", *map(str, arguments)])
-    finally:
-        torch.set_num_threads(threads)
+    return train("exemplars", *arguments)
 
 
 def test_the_command_writes_facts_and_pictures(bundle: Bundle, few: Path, tmp_path: Path) -> None:

@@ -12,13 +12,13 @@ import torch
 import typer
 
 from models.manifest import NAME_PATTERN
+from training import options
 from training.checkpoint import Checkpoint
 from training.cohort import Cohort, CohortError, Split, read_cohort, split_subjects
 from training.console import (
     announce,
     bundle_name,
     check_free,
-    check_name,
     console,
     errors_told,
     keep_run,
@@ -40,8 +40,8 @@ BASELINE_DRAWS = 20
 
 
 def lesions(
-    cohort: Annotated[Path, typer.Option(help="BIDS derivative with skull-stripped brains on one grid.")],
-    out: Annotated[Path, typer.Option(help="Model repository; the bundle goes to OUT/NAME/1.")],
+    cohort: options.Cohort,
+    out: options.Out,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the split, the weights and the lesions.")] = 0,
     shapes: Annotated[
         list[Path] | None,
@@ -49,22 +49,14 @@ def lesions(
             help="Folder of lesion masks (.nii, .nii.gz): one more class, named after it. Repeatable."
         ),
     ] = None,
-    robust: Annotated[
-        bool, typer.Option("--robust", help="Train on against worst-case changes: pictures show shapes.")
-    ] = False,
-    shuffled: Annotated[
-        bool, typer.Option("--shuffled", help="A control: labels are dealt out at random.")
-    ] = False,
-    untrained: Annotated[bool, typer.Option("--untrained", help="A control: no training.")] = False,
-    name: Annotated[
-        str, typer.Option(help="Of the bundle.", show_default="by the choices above", callback=check_name)
-    ] = "",
-    steps: Annotated[
-        int, typer.Option(min=0, help="Training steps in all.", show_default="those of the recipe")
-    ] = 0,
-    draws: Annotated[int, typer.Option(min=1, help="Held-out images per subject and class.")] = 5,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
-    description: Annotated[str, typer.Option(help="BIDS entity desc of the scans.")] = "affinebrain",
+    robust: options.Robust = False,
+    shuffled: options.Shuffled = False,
+    untrained: options.Untrained = False,
+    name: options.Name = "",
+    steps: options.Steps = 0,
+    draws: options.Draws = 5,
+    threads: options.Threads = 1,
+    description: options.Description = "affinebrain",
 ) -> None:
     """Teach a network artificial lesion shapes on real brains, and write its bundle.
 
@@ -74,8 +66,7 @@ def lesions(
     chosen = {"robust": robust, "shuffled": shuffled, "untrained": untrained}
     with errors_told():
         catalog = _read_catalog(shapes or [])
-        recipe = lesion_recipe(seed, **chosen, catalog=catalog)
-        recipe = recipe.scaled(steps) if steps else recipe
+        recipe = lesion_recipe(seed, **chosen, catalog=catalog).scaled(steps)
         task = lesion_task(catalog)
         task = replace(task, name=name or _default_name(catalog, chosen))
         check_free(out, task)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from training.fit import balanced
 from training.lesions.brains import Brains
 from training.lesions.catalog import BUILT_IN, Catalog
 from training.lesions.shapes import GRID, Lesion
@@ -83,13 +84,11 @@ class CropSampler:
             int64 indices into the catalog's classes, shape `(size,)`.
         """
         rng = np.random.default_rng((self.seed, step))
-        # Whole rounds of all classes and then a random few: no class runs short, none is foreseeable.
-        count = len(self.catalog.classes)
-        labels = np.concatenate([rng.permutation(count) for _ in range(-(-size // count))])[:size]
+        labels = balanced(rng, size, len(self.catalog.classes))
         crops = np.stack([self._crop(int(label), edge, rng) for label in labels])
         if self.shuffled:
             labels = rng.permutation(labels)
-        return torch.from_numpy(crops[:, None]), torch.from_numpy(labels.astype(np.int64))
+        return torch.from_numpy(crops[:, None]), torch.from_numpy(labels)
 
     def _crop(self, label: int, edge: int, rng: np.random.Generator) -> np.ndarray:
         index = int(rng.integers(len(self.brains.volumes)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -11,12 +10,12 @@ import typer
 from pydantic import JsonValue
 from torch import nn
 
+from training import options
 from training.cohort import Cohort, CohortError, Split, read_cohort, split_subjects
 from training.console import (
     announce,
     bundle_name,
     check_free,
-    check_name,
     errors_told,
     keep_run,
     print_figures,
@@ -37,28 +36,22 @@ AUGMENTATION = Augmentation(shift=0)
 
 
 def growth(
-    cohort: Annotated[Path, typer.Option(help="BIDS derivative with skull-stripped brains on one grid.")],
-    out: Annotated[Path, typer.Option(help="Model repository; the bundle goes to OUT/NAME/1.")],
-    description: Annotated[str, typer.Option(help="BIDS entity desc of the scans.")] = "affinebrain",
-    name: Annotated[
-        str, typer.Option(help="Of the bundle.", show_default="by the choices here", callback=check_name)
-    ] = "",
+    cohort: options.Cohort,
+    out: options.Out,
+    description: options.Description = "affinebrain",
+    name: options.Name = "",
     center: Annotated[
         tuple[float, float, float], typer.Option(help="Region's centre, mm.")
     ] = Region().center,
     radius: Annotated[float, typer.Option(help="Region's radius, mm.")] = Region().radius,
     reach: Annotated[float, typer.Option(help="Where nothing moves any more, mm.")] = Region().reach,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the split, the weights and the plants.")] = 0,
-    steps: Annotated[
-        int, typer.Option(min=0, help="Training steps in all.", show_default="those of the recipe")
-    ] = 0,
-    draws: Annotated[int, typer.Option(min=1, help="Held-out images per subject and class.")] = 10,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
-    robust: Annotated[bool, typer.Option("--robust", help="Train on against worst-case changes.")] = False,
-    shuffled: Annotated[
-        bool, typer.Option("--shuffled", help="A control: labels are dealt out at random.")
-    ] = False,
-    untrained: Annotated[bool, typer.Option("--untrained", help="A control: no training.")] = False,
+    steps: options.Steps = 0,
+    draws: options.Draws = 10,
+    threads: options.Threads = 1,
+    robust: options.Robust = False,
+    shuffled: options.Shuffled = False,
+    untrained: options.Untrained = False,
 ) -> None:
     """Teach a network that one region is 8 to 15 % larger, planted in real brains, and write its bundle.
 
@@ -68,8 +61,7 @@ def growth(
     chosen = {"robust": robust, "shuffled": shuffled, "untrained": untrained}
     with errors_told():
         planting = Planting(_region(center, radius, reach))
-        recipe = _recipe(planting, seed, **chosen)
-        recipe = recipe.scaled(steps) if steps else recipe
+        recipe = _recipe(planting, seed, **chosen).scaled(steps)
         brains = read_cohort(cohort, description, show=True)
         window = Window.around(planting.region, brains)
         small = window.cohort(brains)

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from models.manifest import Interval
 from training.cohort import INTENSITY_RANGE, Cohort, CohortError, Split, normalize
+from training.fit import balanced
 from training.intervals import accuracy_interval
 from training.whole.growth import Region, plant
-from training.whole.volumes import Augmentation, balanced, halve, halved_affine
+from training.whole.volumes import Augmentation, halve, halved_affine
 
 CLASSES = ("unchanged", "grown")
 

@@ -40,21 +40,6 @@ def _wins(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return (high > low) + 0.5 * (high == low)
 
 
-def auc(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Return the area under the ROC curve: how often a member of class 1 outscores one of class 0.
-
-    The Mann-Whitney statistic (Hanley and McNeil 1982).
-
-    Parameters
-    ----------
-    scores : numpy.ndarray
-        Shape `(n,)`.
-    labels : numpy.ndarray
-        0 or 1, both present, shape `(n,)`.
-    """
-    return float(_wins(scores, labels).mean())
-
-
 def auc_interval(scores: np.ndarray, labels: np.ndarray, method: str, seed: int = 0) -> Interval:
     """Estimate an AUC with its interval.
 

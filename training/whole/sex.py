@@ -13,13 +13,13 @@ import typer
 from pydantic import JsonValue
 
 from models.architectures import REGISTRY
+from training import options
 from training.checkpoint import Checkpoint
 from training.cohort import Cohort, Split, read_cohort
 from training.console import (
     announce,
     bundle_name,
     check_free,
-    check_name,
     errors_told,
     keep_run,
     print_figures,
@@ -45,27 +45,21 @@ def _check_architecture(name: str) -> str:
 
 
 def sex(
-    cohort: Annotated[Path, typer.Option(help="BIDS derivative with skull-stripped brains on one grid.")],
-    out: Annotated[Path, typer.Option(help="Model repository; the bundle goes to OUT/NAME/1.")],
-    description: Annotated[str, typer.Option(help="BIDS entity desc of the scans.")] = "rigidbrain",
+    cohort: options.Cohort,
+    out: options.Out,
+    description: options.Description = "rigidbrain",
     column: Annotated[str, typer.Option(help="Column of participants.tsv with two values.")] = "sex",
-    name: Annotated[
-        str, typer.Option(help="Of the bundle.", show_default="by the choices here", callback=check_name)
-    ] = "",
+    name: options.Name = "",
     folds: Annotated[int, typer.Option(help="Folds of the cross-validation.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the folds, the weights and the batches.")] = 0,
-    steps: Annotated[
-        int, typer.Option(min=0, help="Training steps of each fold.", show_default="those of the recipe")
-    ] = 0,
+    steps: options.Steps = 0,
     architecture: Annotated[
         str, typer.Option(help=f"One of {', '.join(sorted(REGISTRY))}.", callback=_check_architecture)
     ] = "volume-net",
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
-    robust: Annotated[bool, typer.Option("--robust", help="Train on against worst-case changes.")] = False,
-    shuffled: Annotated[
-        bool, typer.Option("--shuffled", help="A control: labels are dealt out at random.")
-    ] = False,
-    untrained: Annotated[bool, typer.Option("--untrained", help="A control: no training.")] = False,
+    threads: options.Threads = 1,
+    robust: options.Robust = False,
+    shuffled: options.Shuffled = False,
+    untrained: options.Untrained = False,
 ) -> None:
     """Teach a network sex, or another label with two classes, and write its bundle with honest figures.
 
@@ -73,8 +67,7 @@ def sex(
     """
     torch.set_num_threads(threads)
     chosen = {"robust": robust, "shuffled": shuffled, "untrained": untrained}
-    recipe = _recipe(seed, folds, **chosen)
-    recipe = recipe.scaled(steps) if steps else recipe
+    recipe = _recipe(seed, folds, **chosen).scaled(steps)
     with errors_told():
         labels = read_labels(cohort, column)
         name = name or _name(column, description, architecture, chosen)

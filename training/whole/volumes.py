@@ -20,6 +20,7 @@ from pydantic import JsonValue
 from torch import Tensor
 
 from training.cohort import INTENSITY_RANGE, Cohort, CohortError, normalize
+from training.fit import balanced
 
 
 def halve(volume: np.ndarray) -> np.ndarray:
@@ -197,9 +198,3 @@ class VolumeSampler:
         self.transform.set_random_state(seed=int(rng.integers(2**31)))
         looked = self.transform(torch.from_numpy(self.volumes[row][None].astype(np.float32)))
         return torch.as_tensor(looked, dtype=torch.float32).clamp(*INTENSITY_RANGE)
-
-
-def balanced(rng: np.random.Generator, size: int, classes: int) -> np.ndarray:
-    """Draw labels, int64, shape `(size,)`, in whole rounds of all classes and then a random few."""
-    rounds = [rng.permutation(classes) for _ in range(-(-size // classes))]
-    return np.concatenate(rounds)[:size].astype(np.int64)

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from models import Bundle, read_bundle
-from training.__main__ import app
+from tests.commands import train
 from training.cohort import Cohort, Split
 from training.participants import Labels
 from training.whole.crossvalidation import volume_answers
@@ -27,17 +26,9 @@ def labelled(block_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def _run(*arguments: str | Path) -> Result:
-    threads = torch.get_num_threads()
-    try:
-        return CliRunner().invoke(app, list(map(str, arguments)))
-    finally:
-        torch.set_num_threads(threads)
-
-
 def _sex(cohort: Path, out: Path, *more: str) -> Result:
     given = ("--description", "affinebrain", "--folds", "2", "--steps", "2", *more)
-    return _run("sex", "--cohort", cohort, "--out", out, *given)
+    return train("sex", "--cohort", cohort, "--out", out, *given)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +133,7 @@ def test_brain_volume_tells_sizes_apart(block: Cohort) -> None:
 
 def test_growth_writes_a_bundle_with_a_baseline(labelled: Path, tmp_path: Path) -> None:
     place = ("--center", "-8", "-18", "20", "--radius", "14", "--reach", "26")
-    result = _run(
+    result = train(
         "growth",
         "--cohort",
         labelled,
@@ -167,6 +158,6 @@ def test_growth_writes_a_bundle_with_a_baseline(labelled: Path, tmp_path: Path) 
 
 
 def test_a_region_that_cannot_be_is_refused(labelled: Path, tmp_path: Path) -> None:
-    result = _run("growth", "--cohort", labelled, "--out", tmp_path, "--radius", "40")
+    result = train("growth", "--cohort", labelled, "--out", tmp_path, "--radius", "40")
     assert result.exit_code == 2
     assert "below reach" in result.output
