@@ -6,10 +6,10 @@ the way; `engine.evaluation` and `engine.paths` judge what came out.
 """
 
 from engine.anatomy import Anatomy, MissingAnatomy
-from engine.capture import UnknownLayer, activations, frozen
 from engine.events import Event, ItemProgress, Progress, Result, Snapshot
 from engine.fields import InvalidField
 from engine.grid import Grid
+from engine.network import Precision, Prepared, UnknownLayer, prepared
 from engine.objective import (
     Channel,
     ClassLogit,
@@ -27,7 +27,6 @@ from engine.objective import (
 )
 from engine.optimizer import Adam, Nadam, Schedule, Sgd
 from engine.parameterization import Deformation, Fourier, LaplacianPyramid, Maco, Patch, Voxels
-from engine.redirection import redirected
 from engine.regularizer import (
     L1,
     L2,
@@ -87,6 +86,8 @@ __all__ = [
     "Noise",
     "Objective",
     "Patch",
+    "Precision",
+    "Prepared",
     "Progress",
     "ReferenceBrain",
     "Regularizer",
@@ -110,8 +111,6 @@ __all__ = [
     "Voxels",
     "WholeLayer",
     "Zeros",
-    "activations",
-    "frozen",
-    "redirected",
+    "prepared",
     "visualize",
 ]

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from engine.once import Once
+
 
 class MissingAnatomy(ValueError):
     """The method needs something of the anatomy that was not given.
@@ -23,7 +25,7 @@ class MissingAnatomy(ValueError):
 
 
 @dataclass(frozen=True, eq=False)
-class Anatomy:
+class Anatomy(Once):
     """What is known of brains; every part may be absent.
 
     Parameters

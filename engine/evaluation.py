@@ -8,12 +8,13 @@ every other unit as well. Each function here measures one of these.
 import math
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from engine.capture import activations, frozen
 from engine.grid import Grid, radial_shells
+from engine.network import Prepared, prepared
 from engine.objective import Channel, Objective
 from engine.transform import Transforms, apply
 
@@ -30,12 +31,12 @@ HELD_OUT = Transforms(jitter_mm=6.0, rotation_degrees=15.0, scale=0.1)
 """The transforms of `held_out`: a head moves as much between two scans."""
 
 
-def readings(network: nn.Module, objective: Objective, volumes: Tensor) -> Tensor:
+def readings(network: nn.Module | Prepared, objective: Objective, volumes: Tensor) -> Tensor:
     """Read every term's unit on volumes, at most eight at a time and without gradients.
 
     Parameters
     ----------
-    network, objective : nn.Module and Objective
+    network, objective : nn.Module (or Prepared) and Objective
         The network, which is left as found, and the terms whose units are read.
     volumes : Tensor, (n, 1, *shape)
         The volumes, model units.
@@ -54,7 +55,7 @@ def readings(network: nn.Module, objective: Objective, volumes: Tensor) -> Tenso
 
 
 def held_out(
-    network: nn.Module,
+    network: nn.Module | Prepared,
     objective: Objective,
     image: Tensor,
     grid: Grid,
@@ -71,7 +72,7 @@ def held_out(
 
     Parameters
     ----------
-    network, objective : nn.Module and Objective
+    network, objective : nn.Module (or Prepared) and Objective
         The network, which is left as found, and the terms whose units are read.
     image : Tensor, (*shape)
         The volume, model units.
@@ -181,12 +182,38 @@ def gradient_length(image: Tensor, grid: Grid) -> Tensor:
     Tensor, (batch,)
         Model units per mm; 1e-4 where all is flat.
     """
-    square = torch.zeros((), device=image.device)
-    for axis, count, size in zip(grid.axes, grid.shape, grid.voxel_size, strict=True):
+    lengths: Tensor = _Lengths.apply(image, grid)
+    return lengths
+
+
+class _Lengths(torch.autograd.Function):
+    """Mean gradient lengths; their own gradient is made on the way, while the differences are at hand."""
+
+    @staticmethod
+    def forward(context: Any, image: Tensor, grid: Grid) -> Tensor:
+        axes = list(zip(grid.axes, grid.voxel_size, strict=True))
         # The border is repeated: no gradient leads out of the volume.
-        step = image.diff(dim=axis, append=image.narrow(axis, count - 1, 1))
-        square = square + (step / size) ** 2
-    return (square + _FLAT).sqrt().flatten(1).mean(1)
+        steps = [image.diff(dim=axis).div_(size) for axis, size in axes]
+        square = torch.full_like(image, _FLAT)
+        for (axis, _), step in zip(axes, steps, strict=True):
+            square.narrow(axis, 0, step.shape[axis]).addcmul_(step, step)
+        lengths = square.sqrt_()
+        means = lengths.flatten(1).mean(1)
+        if context.needs_input_grad[0]:
+            count = lengths[0].numel()
+            slope = torch.zeros_like(image)
+            for (axis, size), step in zip(axes, steps, strict=True):
+                inner = step.shape[axis]
+                pull = step.div_(lengths.narrow(axis, 0, inner))
+                slope.narrow(axis, 0, inner).sub_(pull, alpha=1 / (size * count))
+                slope.narrow(axis, 1, inner).add_(pull, alpha=1 / (size * count))
+            context.save_for_backward(slope)
+        return means
+
+    @staticmethod
+    def backward(context: Any, *slopes: Tensor) -> tuple[Tensor, None]:
+        ((slope,), (weights,)) = context.saved_tensors, slopes
+        return slope * weights.reshape(-1, *(1,) * (slope.ndim - 1)), None
 
 
 def total_variation(image: Tensor, grid: Grid) -> float:
@@ -195,13 +222,13 @@ def total_variation(image: Tensor, grid: Grid) -> float:
 
 
 def layer_readings(
-    network: nn.Module, unit: Channel, image: Tensor, behind_nonlinearities: bool = False
+    network: nn.Module | Prepared, unit: Channel, image: Tensor, behind_nonlinearities: bool = False
 ) -> Tensor:
     """Read every channel of a unit's layer as the unit itself is read.
 
     Parameters
     ----------
-    network : nn.Module
+    network : nn.Module or Prepared
         The network; it is left as found.
     unit : Channel
         A channel, a neuron or a class logit.
@@ -215,8 +242,8 @@ def layer_readings(
     Tensor, (channels,)
         Each channel's mean, its activation at the neuron's position, or each logit.
     """
-    with torch.no_grad(), frozen(network):
-        (said,) = activations(network, [unit.layer], image[None, None], behind_nonlinearities).values()
+    with torch.no_grad():
+        (said,) = prepared(network).reader([unit.layer], behind_nonlinearities)(image[None, None]).values()
         return torch.cat([replace(unit, channel=channel).read(said) for channel in range(said.shape[1])])
 
 
@@ -299,13 +326,10 @@ def agreement(first: Tensor, second: Tensor) -> tuple[float, tuple[int, ...]]:
     return min(1.0, found[best].item()), shift
 
 
-def _read(network: nn.Module, objective: Objective, batches: Iterable[Tensor]) -> Tensor:
-    with torch.no_grad(), frozen(network):
-        said = (
-            activations(network, objective.layers, batch, objective.behind_nonlinearities)
-            for batch in batches
-        )
-        return torch.cat([objective.read(each) for each in said], dim=1)
+def _read(network: nn.Module | Prepared, objective: Objective, batches: Iterable[Tensor]) -> Tensor:
+    reader = prepared(network).reader(objective.layers, objective.behind_nonlinearities)
+    with torch.no_grad():
+        return torch.cat([objective.read(reader(batch)) for batch in batches], dim=1)
 
 
 def _overlap_sums(image: Tensor) -> Tensor:

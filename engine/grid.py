@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from engine.fields import InvalidField
+from engine.once import Once
 
 _FWHM_PER_SIGMA = math.sqrt(8 * math.log(2))
 
 
 @dataclass(frozen=True)
-class Grid:
+class Grid(Once):
     """A box of voxels in 1, 2 or 3 dimensions.
 
     Parameters
@@ -100,7 +101,9 @@ class Grid:
             Real factors in the shape of the half spectrum, float64.
         """
         sigma = fwhm / _FWHM_PER_SIGMA
-        return torch.exp(-2 * (math.pi * sigma * self.frequencies) ** 2)
+        return self.once(
+            ("gaussian", fwhm), lambda: torch.exp(-2 * (math.pi * sigma * self.frequencies) ** 2)
+        )
 
 
 def radial_shells(shape: Sequence[int], voxel_size: Sequence[float]) -> tuple[Tensor, Tensor]:

@@ -290,7 +290,7 @@ class Objective:
     terms : sequence of Term
         At least one.
     behind_nonlinearities : bool
-        Whether units of a non-linearity are read behind it; see `engine.capture.activations`.
+        Whether units of a non-linearity are read behind it; see `engine.network.capture.activations`.
     """
 
     terms: Sequence[Term]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from engine.capture import activations, frozen
+from engine.network import Prepared, Reader, prepared
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
 # Anchors nearer than this are no scale: ranks of some 50,000 thinned values err by about 0.005.
@@ -36,7 +36,7 @@ def spearman(first: Tensor, second: Tensor) -> float:
 
 
 def path_similarity(
-    network: nn.Module,
+    network: nn.Module | Prepared,
     layers: Sequence[str],
     image: Tensor,
     same: Sequence[Tensor],
@@ -51,7 +51,7 @@ def path_similarity(
 
     Parameters
     ----------
-    network : nn.Module
+    network : nn.Module or Prepared
         The network; it is left as found.
     layers : sequence of str
         Names of the layers. Non-linearities are read behind, as later layers see them.
@@ -79,16 +79,16 @@ def path_similarity(
             f"same has {len(same)} images and other {len(other)}; give at least two real images of the "
             "picture's class and one of another"
         )
-    with torch.no_grad(), frozen(network):
-        said = [_thinned(network, layers, one.to(image), most) for one in (image, *same, *other)]
+    reader = prepared(network).reader(layers, behind_nonlinearities=True)
+    with torch.no_grad():
+        said = [_thinned(reader, one.to(image), most) for one in (image, *same, *other)]
     found = {layer: _normalized([each[layer] for each in said], len(same)) for layer in layers}
     return {layer: share for layer, share in found.items() if share is not None}
 
 
-def _thinned(network: nn.Module, layers: Sequence[str], image: Tensor, most: int) -> dict[str, Tensor]:
+def _thinned(reader: Reader, image: Tensor, most: int) -> dict[str, Tensor]:
     """Return some of each layer's activations on one image, `(min(n, most),)`, on the CPU."""
-    said = activations(network, layers, image[None, None], behind_nonlinearities=True)
-    flat = {layer: answer.flatten() for layer, answer in said.items()}
+    flat = {layer: answer.flatten() for layer, answer in reader(image[None, None]).items()}
     return {
         layer: values[_places(len(values), most).to(values.device)].cpu() for layer, values in flat.items()
     }

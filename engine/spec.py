@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from engine.anatomy import Anatomy
 from engine.fields import Checked, InvalidField, number
 from engine.grid import Grid
+from engine.network import Precision
 from engine.objective import Objective
 from engine.optimizer import Adam, Optimizer, Schedule
 from engine.parameterization import Fourier, Parameterization, Patch
@@ -62,6 +63,8 @@ class Spec(Checked):
         Bounds of the volume, model units.
     parameterization, start, transforms, regularizers, optimizer, schedule, stopping
         The method; without regularizers, `default_regularizers`.
+    precision : Precision
+        The numbers in which the network computes.
     anatomy : Anatomy
         What is known of brains on the grid.
     batch : sequence of Item
@@ -85,6 +88,7 @@ class Spec(Checked):
     optimizer: Optimizer = field(default_factory=Adam)
     schedule: Schedule = Schedule.CONSTANT
     stopping: Stopping = field(default_factory=Stopping)
+    precision: Precision = Precision.FLOAT32
     anatomy: Anatomy = field(default_factory=Anatomy, compare=False)
     batch: Sequence[Item] = ()
     steps: int = number(256, minimum=1, doc="Number of optimizer steps.")

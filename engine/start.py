@@ -18,26 +18,36 @@ _MARGIN = 0.02
 _LEAST_SLOPE = 0.1
 
 
-class _ReturningSigmoid(torch.autograd.Function):
-    """A sigmoid whose gradient stays alive where it leads back from saturation.
+class _Shown(torch.autograd.Function):
+    """A latent image squashed into the intensity range, on its start, in its surroundings.
 
-    A step too many can push a region far into saturation, where a sigmoid has
-    next to no slope: it would stay there for good, whatever the unit wants.
+    Its gradient stays alive where it leads back from saturation. A step too
+    many can push a region far into saturation, where a sigmoid has next to no
+    slope: it would stay there for good, whatever the unit wants.
     """
 
     @staticmethod
-    def forward(context: Any, unbounded: Tensor) -> Tensor:
-        share = torch.sigmoid(unbounded)
-        context.save_for_backward(unbounded, share)
-        return share
+    def forward(context: Any, latent: Tensor, scene: "Scene") -> Tensor:
+        low, high = scene.range
+        share = (latent + scene.base).sigmoid_()
+        context.scene = scene
+        shown = torch.add(scene.rest + low, share, alpha=high - low)
+        # Only what the margin has cut off can lead out of the range.
+        inside = (shown >= low) & (shown <= high) if scene.cut_off else None
+        context.save_for_backward(share, *([] if inside is None else [inside]))
+        return scene.blend(shown.clamp_(low, high))
 
     @staticmethod
-    def backward(context: Any, *slopes: Tensor) -> Tensor:
-        (unbounded, share), (slope,) = context.saved_tensors, slopes
-        own = share * (1 - share)
+    def backward(context: Any, *slopes: Tensor) -> tuple[Tensor, None]:
+        (share, *inside), (slope,) = context.saved_tensors, slopes
+        low, high = context.scene.range
+        own = torch.addcmul(share, share, share, value=-1)
         # A step goes against the slope: it leads back where both have the same sign.
-        returning = unbounded * slope > 0
-        return slope * torch.where(returning, own.clamp_min(_LEAST_SLOPE), own)
+        returning = (share - 0.5).mul_(slope) > 0
+        own = torch.where(returning, own.clamp_min(_LEAST_SLOPE), own).mul_(slope).mul_(high - low)
+        if context.scene.window is not None:
+            own.mul_(context.scene.window)
+        return own.mul_(inside[0]) if inside else own, None
 
 
 @dataclass(frozen=True)
@@ -178,6 +188,10 @@ class Scene:
         Share of the optimized volume.
     home : Tensor
         The volume of a latent of zeros, broadcastable to `(1, 1, *shape)`.
+    base, rest : Tensor
+        The start before the squashing, and what the margin has cut off, such as the black around the brain.
+    cut_off : bool
+        Whether it has cut off anything.
     """
 
     def __init__(
@@ -189,7 +203,7 @@ class Scene:
         device: torch.device,
     ) -> None:
         shares = [window for window in (anatomy.window, *windows) if window is not None]
-        self.range = self._low, self._high = intensity_range
+        self.range = intensity_range
         self.begin = _as_volume(start.begin(anatomy, intensity_range).to(device))
         self.window: Tensor | None = None
         self.surroundings = self.begin
@@ -199,32 +213,30 @@ class Scene:
             if isinstance(start, SubjectImage):
                 # A person's image goes on outside the box as the person's, not as the mean brain.
                 self.surroundings = self.begin
-        share = (self.begin - self._low) / (self._high - self._low)
-        self._base = torch.logit(share.clamp(_MARGIN, 1 - _MARGIN))
-        # What the margin has cut off, such as the black around the brain.
-        self._rest = self.begin - self._squash(self._base)
+        low, high = intensity_range
+        share = ((self.begin - low) / (high - low)).clamp(_MARGIN, 1 - _MARGIN)
+        self.base = torch.logit(share)
+        self.rest = self.begin - (low + (high - low) * torch.sigmoid(self.base))
+        self.cut_off = bool(self.rest.abs().max() > 0)
         self.home = self.blend(self.begin)
 
     def image(self, latent: Tensor) -> Tensor:
         """Return the volume of an unbounded latent image `(batch, 1, *shape)`, model units."""
-        shown = self._squash(self._base + latent) + self._rest
-        return self.blend(shown.clamp(self._low, self._high))
+        shown: Tensor = _Shown.apply(latent, self)
+        return shown
 
     def latent(self, volume: Tensor) -> Tensor:
         """Return the unbounded latent image that shows a volume before the window, as far as there is one."""
-        share = (volume - self._rest - self._low) / (self._high - self._low)
+        low, high = self.range
+        share = (volume - self.rest - low) / (high - low)
         tiny = 1e-6
-        return torch.logit(share.clamp(tiny, 1 - tiny)) - self._base
+        return torch.logit(share.clamp(tiny, 1 - tiny)) - self.base
 
     def blend(self, volume: Tensor) -> Tensor:
         """Fade a volume `(batch, 1, *shape)` into its surroundings."""
         if self.window is None:
             return volume
-        return self.surroundings + self.window * (volume - self.surroundings)
-
-    def _squash(self, unbounded: Tensor) -> Tensor:
-        share: Tensor = _ReturningSigmoid.apply(unbounded)
-        return self._low + (self._high - self._low) * share
+        return torch.lerp(self.surroundings.to(volume), volume, self.window.to(volume))
 
 
 def _as_volume(image: Tensor) -> Tensor:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from engine.fields import Checked, number
 from engine.grid import Grid
+from engine.resampling import half, resample
 
 # Below this share of the intensity range a power is replaced by the line through zero that meets it:
 # the slope of a power below 1 has no bound near zero, and a brain's background is zero.
@@ -151,7 +151,7 @@ class Transforms(Checked):
         matrix = _rotation(math.radians(self.rotation_degrees) * turns, grid.ndim) / (1 + self.scale * size)
         share = self.crop_first + (self.crop_last - self.crop_first) * progress
         # A crop is as far from the middle as it can be without leaving the grid, at most.
-        shift = matrix @ ((1 - share) * _half(grid) * place) + self.jitter_mm * jitter
+        shift = matrix @ ((1 - share) * half(grid) * place) + self.jitter_mm * jitter
         matrix = share * matrix
         if flip < 2 * self.flip - 1:
             matrix[grid.left_right] *= -1
@@ -201,52 +201,6 @@ def apply(images: Tensor, draws: Sequence[Draw], grid: Grid, intensity_range: tu
     return seen + (high - low) * noise.to(seen).unsqueeze(1)
 
 
-def resample(image: Tensor, grid: Grid, matrix: Tensor, shift: Tensor) -> Tensor:
-    """Resample images under affine maps, linearly, with their borders repeated.
-
-    Parameters
-    ----------
-    image : Tensor, (batch, channel, *shape)
-        The images.
-    grid : Grid
-        Their grid.
-    matrix, shift : Tensor, ([batch,] ndim, ndim) and ([batch,] ndim)
-        The maps from output to input positions, mm from the grid's middle: one for all images or one each.
-
-    Returns
-    -------
-    Tensor
-        Images of the same shape.
-    """
-    positions = _positions(image, grid, matrix, shift)
-    if grid.ndim == 1:
-        # torch samples pictures and volumes only: a line is a picture of one row.
-        return _sample(image.unsqueeze(-2), functional.pad(positions, (0, 1)).unsqueeze(1)).squeeze(-2)
-    return _sample(image, positions)
-
-
-def _positions(image: Tensor, grid: Grid, matrix: Tensor, shift: Tensor) -> Tensor:
-    """Return where each voxel is read, `(batch, *shape, ndim)`, from -1 to 1 between the grid's faces.
-
-    Sums of lines rather than a product of matrices: no item's rounding depends on the batch.
-    """
-    half = _half(grid).to(matrix)
-    # torch counts the axes of a position from the last one.
-    columns = (matrix / half[:, None]).flip(-2).expand(len(image), grid.ndim, grid.ndim)
-    origin = (shift / half).flip(-1).expand(len(image), grid.ndim)
-    positions = origin.reshape(-1, *(1,) * grid.ndim, grid.ndim).to(image)
-    for axis, (size, step) in enumerate(zip(grid.shape, grid.voxel_size, strict=True)):
-        line = (torch.arange(size).to(matrix) + 0.5) * step - half[axis]
-        view = [len(image), *(1,) * grid.ndim, grid.ndim]
-        view[1 + axis] = size
-        positions = positions + (line[:, None] * columns[:, None, :, axis]).reshape(view).to(image)
-    return positions
-
-
-def _sample(image: Tensor, positions: Tensor) -> Tensor:
-    return functional.grid_sample(image, positions, padding_mode="border", align_corners=False)
-
-
 def _move(images: Tensor, draws: Sequence[Draw], grid: Grid) -> Tensor:
     """Apply the draws' geometry; where all of it is flips, voxels are exchanged and none is interpolated."""
     matrix = torch.stack([draw.matrix for draw in draws])
@@ -277,12 +231,6 @@ def _change_intensity(images: Tensor, draws: Sequence[Draw], low: float, span: f
         changed = changed * torch.stack([field.expand(shape) for field in fields]).to(images).unsqueeze(1)
     # A difference, so that an item which nothing changes comes out as it went in, to the bit.
     return images + span * (changed - share)
-
-
-def _half(grid: Grid) -> Tensor:
-    """Return the distance from the grid's middle to its faces, mm, float64."""
-    edges = [size * step for size, step in zip(grid.shape, grid.voxel_size, strict=True)]
-    return torch.tensor(edges, dtype=torch.float64) / 2
 
 
 def _rotation(angles: Tensor, ndim: int) -> Tensor:

@@ -8,10 +8,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from engine.capture import activations, frozen
 from engine.events import Event, ItemProgress, Progress, Result, Snapshot
+from engine.network import Prepared, Reader, prepared, redirected
 from engine.parameterization.base import Stage
-from engine.redirection import redirected
 from engine.regularizer.base import Look, Regularizer
 from engine.spec import Spec
 from engine.start import Scene
@@ -37,7 +36,7 @@ class Diverged(ArithmeticError):
 
 
 def visualize(
-    network: nn.Module, spec: Spec, should_stop: Callable[[], bool] = lambda: False
+    network: nn.Module | Prepared, spec: Spec, should_stop: Callable[[], bool] = lambda: False
 ) -> Iterator[Event]:
     """Optimize inputs until the objectives' units fire.
 
@@ -46,8 +45,8 @@ def visualize(
 
     Parameters
     ----------
-    network : nn.Module
-        Takes `(batch, 1, *shape)`.
+    network : nn.Module or Prepared
+        Takes `(batch, 1, *shape)`. Prepared, it need not be made ready again.
     spec : Spec
         What to do.
     should_stop : callable
@@ -67,8 +66,8 @@ def visualize(
     MissingAnatomy
         The method needs a part of the anatomy that was not given.
     """
-    device = next(network.parameters()).device
-    runs = [_Run(network, part, first) for first, part in _parts(spec, device)]
+    network = prepared(network)
+    runs = [_Run(network, part, first) for first, part in _parts(spec, network.device)]
     started = time.perf_counter()
     for step in range(1, spec.steps + 1):
         if should_stop():
@@ -109,10 +108,10 @@ def _parts(spec: Spec, device: torch.device) -> list[tuple[int, Spec]]:
 class _Run:
     """Volumes that are computed together, between steps."""
 
-    def __init__(self, network: nn.Module, spec: Spec, first: int) -> None:
+    def __init__(self, network: Prepared, spec: Spec, first: int) -> None:
         self.network, self.spec, self.first = network, spec, first
         self.progress: tuple[ItemProgress, ...] = ()
-        device = next(network.parameters()).device
+        device = network.device
         self.generators = [torch.Generator().manual_seed(item.seed) for item in spec.items]
         windows = [regularizer.window(spec.anatomy, spec.grid) for regularizer in spec.regularizers]
         self.scene = Scene(
@@ -147,21 +146,20 @@ class _Run:
         # Leaves of their own: the objective's gradient on the volume is looked at before it goes on.
         pixels, shown = volume.detach().requires_grad_(), seen.detach().requires_grad_()
         draws = self._draws((step - 1) / max(spec.steps - 1, 1))
-        # Frozen for the step alone: between events the network is the caller's.
-        with frozen(self.network):
-            look, objective = self._look(pixels, shown, draws)
-            upward = self._upward(objective, shown, draws, step)
-            # Before the penalties: they are balanced with the gradient that is followed.
-            for regularizer in spec.regularizers:
-                upward = regularizer.gradient(upward, spec.grid)
-            on_pixels, on_shown, penalties = self._downward(look, shown, upward)
+        look, objective = self._look(pixels, shown, draws)
+        upward = self._upward(objective, shown, draws, step)
+        # Before the penalties: they are balanced with the gradient that is followed.
+        for regularizer in spec.regularizers:
+            upward = regularizer.gradient(upward, spec.grid)
+        on_pixels, on_shown, penalties = self._downward(look, shown, upward)
         own = self.latent.penalties()
         outputs = [seen, volume, *own.values()]
         slopes = [on_shown - upward, on_pixels, *(torch.ones_like(penalty) for penalty in own.values())]
         # Only the latent's gradient is made; nothing accumulates anywhere else.
         gradients = torch.autograd.grad(outputs, self.latent.free, slopes)
         for free, gradient in zip(self.latent.free, gradients, strict=True):
-            free.grad = gradient
+            # The optimizer goes through both as they lie in memory.
+            free.grad = gradient.contiguous()
         self.optimizer.step()
         for regularizer in spec.regularizers:
             regularizer.after_step(self.latent, spec.anatomy, spec.grid)
@@ -173,8 +171,7 @@ class _Run:
         volume = self.latent.volume()
         if not volume.isfinite().all():
             raise Diverged(step)
-        with frozen(self.network):
-            look, objective = self._look(volume, volume, None)
+        look, objective = self._look(volume, volume, None)
         score = objective - sum(self.latent.penalties().values())
         for regularizer, penalty in self._penalties(look):
             score = score - penalty * (self.balance[regularizer.name] if regularizer.balanced else 1)
@@ -222,11 +219,15 @@ class _Run:
             for _ in range(transforms.copies)
         ]
 
+    def _reader(self, layers: set[str]) -> Reader:
+        spec = self.spec
+        return self.network.reader(layers, spec.objective.behind_nonlinearities, spec.precision)
+
     def _read(self, volume: Tensor, draws: Sequence[Draw] | None, layers: set[str]) -> Mapping[str, Tensor]:
         """Return what the layers say of transformed volumes."""
         if draws is not None:
             volume = apply(volume, draws, self.spec.grid, self.spec.intensity_range)
-        return activations(self.network, layers, volume, self.spec.objective.behind_nonlinearities)
+        return self._reader(layers)(volume)
 
     def _look(self, image: Tensor, shown: Tensor, draws: Sequence[Draw] | None) -> tuple[Look, Tensor]:
         """Return what regularizers see, and the objective of each volume."""
@@ -254,16 +255,19 @@ class _Run:
 
     def _upward(self, objective: Tensor, shown: Tensor, draws: Sequence[Draw] | None, step: int) -> Tensor:
         """Return the objective's gradient on what is shown; a dead unit's is redirected."""
-        (gradient,) = torch.autograd.grad(objective.sum(), shown, retain_graph=True)
+        keep = any(regularizer.layers for regularizer in self.spec.regularizers)
+        (gradient,) = torch.autograd.grad(objective.sum(), shown, retain_graph=keep)
         batch = len(objective)
-        dead = (gradient == 0).reshape(batch, -1).all(1)
+        size = gradient.abs()
+        dead = size.reshape(batch, -1).amax(1) == 0
         if dead.any():
-            with redirected(self.network):
+            with redirected(self._reader(self.spec.layers)):
                 again = self._objective(self._read(shown, draws, self.spec.layers), batch)
                 (other,) = torch.autograd.grad(again.sum(), shown)
             rescued = dead.repeat_interleave(len(shown) // batch).reshape(-1, *[1] * (shown.ndim - 1))
             gradient = torch.where(rescued, other, gradient)
-            still = (gradient == 0).reshape(batch, -1).all(1)
+            size = gradient.abs()
+            still = size.reshape(batch, -1).amax(1) == 0
             self.alive |= ~still
             for index, watch in enumerate(self.watches):
                 watch.redirected_steps += bool(dead[index] & ~still[index])
@@ -273,7 +277,8 @@ class _Run:
         else:
             self.alive[:] = True
         self.steps_taken = step
-        self.saliency += gradient.detach().abs().reshape(batch, -1, *self.spec.grid.shape).sum(1)
+        for copy in size.reshape(batch, -1, *self.spec.grid.shape).unbind(1):
+            self.saliency += copy
         return gradient
 
     def _penalties(self, look: Look) -> Iterator[tuple[Regularizer, Tensor]]:
@@ -290,22 +295,23 @@ class _Run:
         values = {}
         for regularizer, penalty in self._penalties(look):
             slopes = torch.autograd.grad(
-                penalty.sum(), [look.image, shown], retain_graph=True, materialize_grads=True
+                penalty.sum(), [look.image, shown], retain_graph=True, allow_unused=True
             )
             factor = torch.ones_like(penalty)
             if regularizer.balanced:
                 factor = self._balanced(regularizer, upward, slopes)
-            view = factor.reshape(-1, *[1] * (shown.ndim - 1))
-            on_pixels += slopes[0] * view
-            on_shown += slopes[1] * view.repeat_interleave(len(shown) // len(look.image), 0)
+            for total, slope in zip((on_pixels, on_shown), slopes, strict=True):
+                if slope is not None:
+                    each = factor.repeat_interleave(len(slope) // len(penalty))
+                    total.addcmul_(slope, each.reshape(-1, *(1,) * (slope.ndim - 1)))
             values[regularizer.name] = penalty.detach() * factor
         return on_pixels, on_shown, values
 
-    def _balanced(self, regularizer: Regularizer, upward: Tensor, slopes: Sequence[Tensor]) -> Tensor:
+    def _balanced(self, regularizer: Regularizer, upward: Tensor, slopes: Sequence[Tensor | None]) -> Tensor:
         """Return what makes a penalty's first gradient `weight` times as long as the objective's."""
-        batch = len(slopes[0])
-        shape = (batch, -1, *slopes[0].shape[1:])
-        pull = (slopes[0] + slopes[1].reshape(shape).sum(1)).flatten(1).norm(dim=1)
+        shape = (len(self.spec.items), -1, *upward.shape[1:])
+        pulls = [slope.reshape(shape).sum(1) for slope in slopes if slope is not None]
+        pull = sum(pulls, torch.zeros(())).flatten(1).norm(dim=1)
         push = upward.reshape(shape).sum(1).flatten(1).norm(dim=1)
         factor = self.balance[regularizer.name]
         ready = (factor == 0) & (pull > 0)

@@ -50,7 +50,7 @@ class _FourierLatent(FreeImage):
         self.free = [noise.requires_grad_()]
 
     def unbounded(self) -> Tensor:
-        return self.grid.from_spectrum(torch.view_as_complex(self.free[0]) * self.scale)
+        return self.grid.from_spectrum(torch.view_as_complex(self.free[0] * self.scale[..., None]))
 
     @torch.no_grad()
     def assign_(self, image: Tensor) -> None:

@@ -60,7 +60,8 @@ class GradientBlur(Regularizer):
 
         The edges are periodic behind the grid's padding with zeros, if it pads.
         """
-        transfer = 1 / (1 + (2 * math.pi * self.length_mm * grid.frequencies) ** 2)
+        length = 2 * math.pi * self.length_mm
+        transfer = grid.once(("sobolev", self.length_mm), lambda: 1 / (1 + (length * grid.frequencies) ** 2))
         return grid.from_spectrum(grid.to_spectrum(gradient) * transfer.to(gradient))
 
 

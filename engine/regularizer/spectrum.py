@@ -1,12 +1,14 @@
 """How far a volume's spectrum is from that of real brains."""
 
+import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from engine.fields import number
+from engine.grid import Grid
 from engine.regularizer.base import Look, Regularizer
 
 # No coefficient of a brain is as small: its logarithm stands for that of zero, which has none.
@@ -44,23 +46,62 @@ class SpectrumMatch(Regularizer):
             It has not the shape of the grid's half spectrum.
         """
         prior = look.anatomy.need("magnitude", "a match with real spectra").to(look.image)
-        found = look.grid.to_spectrum(look.image[:, 0]).abs()
-        if prior.shape != found.shape[1:]:
+        if prior.shape != look.grid.frequencies.shape:
             raise ValueError(
                 f"Spec.anatomy.magnitude has shape {tuple(prior.shape)}, but must have that of the grid's "
-                f"half spectrum, {tuple(found.shape[1:])}"
+                f"half spectrum, {tuple(look.grid.frequencies.shape)}"
             )
-        mine, real = _shell_levels(found, look), _shell_levels(prior[None], look)
-        return self.weight * (mine - real).square().mean(1).to(look.image)
+        shells = look.grid.once(("shells", prior.device), lambda: _Shells(look.grid, prior.device))
+        real = look.anatomy.once(
+            ("levels", prior.dtype, prior.device),
+            lambda: shells.means(prior[None]).clamp_min(_SILENT).log10(),
+        )
+        distance: Tensor = _Distance.apply(look.image[:, 0], look.grid, shells, real)
+        return self.weight * distance
 
 
-def _shell_levels(magnitude: Tensor, look: Look) -> Tensor:
-    """Return log10 of the mean magnitude in every shell that is not empty, `(n, shells)`, float64."""
-    shells, shares = (part.to(magnitude.device).flatten() for part in look.grid.shells)
-    weighted = magnitude.flatten(1) * shares
-    totals = torch.zeros(len(magnitude), int(shells.max()) + 1, dtype=weighted.dtype, device=weighted.device)
-    sums = totals.scatter_add(1, shells.expand_as(weighted), weighted)
-    counts = totals[0].scatter_add(0, shells, shares)
-    filled = counts > 0
-    filled[0] = False
-    return (sums[:, filled] / counts[filled]).clamp_min(_SILENT).log10()
+class _Shells:
+    """The shells of a half spectrum that are not empty, without that of the constant part."""
+
+    def __init__(self, grid: Grid, device: torch.device) -> None:
+        self.index, self.shares = (part.flatten().to(device) for part in grid.shells)
+        self.counts = torch.bincount(self.index, self.shares)
+        self.filled = self.counts > 0
+        self.filled[0] = False
+
+    def means(self, magnitude: Tensor) -> Tensor:
+        """Return the mean of magnitudes `(n, *half spectrum)` in each shell, `(n, shells)`, float64."""
+        weighted = magnitude.flatten(1) * self.shares
+        totals = weighted.new_zeros(len(weighted), len(self.counts))
+        totals.scatter_add_(1, self.index.expand_as(weighted), weighted)
+        return (totals / self.counts)[:, self.filled]
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Return a value of each shell at each of its coefficients, `(n, coefficients)`."""
+        table = values.new_zeros(len(values), len(self.counts))
+        table[:, self.filled] = values
+        return table[:, self.index]
+
+
+class _Distance(torch.autograd.Function):
+    """The squared distance of images `(n, *shape)`, and its gradient by one transform back."""
+
+    @staticmethod
+    def forward(context: Any, image: Tensor, grid: Grid, shells: _Shells, real: Tensor) -> Tensor:
+        spectrum = grid.to_spectrum(image)
+        magnitude = spectrum.abs()
+        means = shells.means(magnitude)
+        away = means.clamp_min(_SILENT).log10() - real
+        if context.needs_input_grad[0]:
+            # A silent shell has no slope. That of a mean spreads over the shell's coefficients, and what
+            # each stands for is made up for by the transform, which takes each as often.
+            slope = 2 * away / away.shape[1] / (means.clamp_min(_SILENT) * math.log(10)) * (means > _SILENT)
+            factor = shells.spread((slope / shells.counts[shells.filled]).to(image)).reshape(spectrum.shape)
+            spectrum *= factor.div_(magnitude.clamp_min_(torch.finfo(magnitude.dtype).tiny))
+            context.save_for_backward(grid.from_spectrum(spectrum))
+        return away.square().mean(1).to(image)
+
+    @staticmethod
+    def backward(context: Any, *slopes: Tensor) -> tuple[Tensor, None, None, None]:
+        (slope,), (weights,) = context.saved_tensors, slopes
+        return slope * weights.reshape(-1, *(1,) * (slope.ndim - 1)), None, None, None

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
 
 import engine
 from models import Bundle
@@ -22,7 +21,7 @@ class LoadedModel:
     ----------
     bundle : Bundle
         What it is.
-    network : nn.Module
+    network : engine.Prepared
         On the device.
     background : ndarray
         The reference brain on the model's grid, model units.
@@ -31,7 +30,7 @@ class LoadedModel:
     """
 
     bundle: Bundle
-    network: nn.Module
+    network: engine.Prepared
     background: np.ndarray
     device: torch.device
 
@@ -40,7 +39,7 @@ class LoadedModel:
         """Load a bundle's network and reference."""
         low, high = bundle.manifest.input.intensity_range
         background = np.clip(bundle.reference().get_fdata(dtype=np.float32), low, high)
-        return cls(bundle, bundle.network().to(device), background, device)
+        return cls(bundle, engine.Prepared(bundle.network().to(device)), background, device)
 
     def surroundings(self, plan: Plan) -> np.ndarray:
         """Return what shows outside the canvas: the person's image if it starts there, or the reference."""
@@ -87,9 +86,10 @@ class LoadedModel:
             return objective
         image = plan.images.subject if box is None else box.cut(plan.images.subject)
         volume = torch.from_numpy(image.copy())[None, None].to(self.device)
-        with torch.no_grad(), engine.frozen(self.network):
-            answers = engine.activations(self.network, layers, volume, objective.behind_nonlinearities)
-        return objective.with_targets(answers)
+        with torch.no_grad():
+            return objective.with_targets(
+                self.network.reader(layers, objective.behind_nonlinearities)(volume)
+            )
 
     def _brains(self, plan: Plan, settings: Settings) -> torch.Tensor | None:
         patch = plan.spec.parameterization

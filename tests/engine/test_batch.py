@@ -25,6 +25,7 @@ from engine import (
     Stopping,
     Term,
     Transforms,
+    prepared,
     visualize,
 )
 from engine.optimizer import OPTIMIZERS
@@ -55,7 +56,7 @@ def _results(network: nn.Module, spec: Spec) -> list[Result]:
 
 def _computed_together(network: nn.Module, spec: Spec) -> Iterator[Result]:
     """Compute a batch in one go also on a CPU, as a GPU does."""
-    run = _Run(network, spec, 0)
+    run = _Run(prepared(network), spec, 0)
     for step in range(1, spec.steps + 1):
         run.step(step)
     run.look(spec.steps)

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from scipy import ndimage, signal
 from torch import nn
 
-from engine.capture import UnknownLayer
 from engine.evaluation import (
     HELD_OUT,
     agreement,
@@ -25,6 +24,7 @@ from engine.evaluation import (
     total_variation,
 )
 from engine.grid import Grid
+from engine.network.capture import UnknownLayer
 from engine.objective import Channel, ClassLogit, Neuron, Objective, Term
 from engine.transform import Transforms
 from tests.engine.networks import CONVOLUTIONS, networks
@@ -71,10 +71,19 @@ def test_readings_are_the_layers_answers_and_the_network_stays_as_found(
 
 
 def test_readings_take_at_most_eight_volumes_at_a_time() -> None:
-    sizes = []
-    network = nn.Sequential(nn.Conv1d(1, 2, 3))
-    network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
-    assert readings(network, each(0), rand(19, 1, 12)).shape == (1, 19)
+    sizes: list[int] = []
+
+    class Counts(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            sizes.append(len(x))
+            return x
+
+        def __deepcopy__(self, memo: object) -> "Counts":
+            return self
+
+    network = nn.Sequential(Counts(), nn.Conv1d(1, 2, 3))
+    objective = Objective([Term(Channel("1", 0))])
+    assert readings(network, objective, rand(19, 1, 12)).shape == (1, 19)
     assert sizes == [8, 8, 3]
 
 

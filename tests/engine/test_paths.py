@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as arrays
 from scipy import stats
 from torch import nn
 
-from engine.capture import UnknownLayer
+from engine.network.capture import UnknownLayer
 from engine.paths import path_similarity, spearman
 from tests.engine.networks import CONVOLUTIONS, networks
 from tests.engine.test_evaluation import state

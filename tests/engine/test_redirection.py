@@ -17,10 +17,10 @@ from engine import (
     Spec,
     Stop,
     Term,
-    redirected,
     visualize,
 )
 from engine.evaluation import readings
+from engine.network import redirected
 
 
 def _dead_until_bright() -> nn.Sequential:

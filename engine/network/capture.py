@@ -1,7 +1,6 @@
-"""Reading activations out of a network that stays as it was found."""
+"""Reading activations out of a network by hooks, where it cannot be traced."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -51,38 +50,6 @@ class _AllReached(BaseException):
 
     A BaseException, so that no `except Exception` inside a network swallows it.
     """
-
-
-@contextmanager
-def frozen(network: nn.Module) -> Iterator[nn.Module]:
-    """Hold a network in evaluation mode without weight gradients.
-
-    Gradients then flow to the input alone. On leaving, train flags and
-    `requires_grad` are what they were; buffers and `.grad` are never touched.
-
-    Parameters
-    ----------
-    network : nn.Module
-        Any network.
-
-    Yields
-    ------
-    nn.Module
-        The same network.
-    """
-    modes = [(module, module.training) for module in network.modules()]
-    wanted = [(weight, weight.requires_grad) for weight in network.parameters()]
-    try:
-        for module, _ in modes:
-            module.training = False
-        for weight, _ in wanted:
-            weight.requires_grad_(False)
-        yield network
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        for weight, flag in wanted:
-            weight.requires_grad_(flag)
 
 
 def activations(
