@@ -77,8 +77,9 @@ class _Tall(torch.autograd.Function):
     def backward(context: Any, *slopes: Tensor) -> tuple[Tensor, None, None]:
         (places, share), (slope,) = context.saved_tensors, slopes
         slope = slope.reshape(share.shape)
-        far = slope * share
-        both = torch.stack([slope - far, far], 1)
+        both = slope.new_empty(len(share), 2, *share.shape[1:])
+        torch.mul(slope, share, out=both[:, 1])
+        torch.sub(slope, both[:, 1], out=both[:, 0])
         # The picture itself does not count: its values are no part of a linear map's gradient.
         like = _pair(slope.new_empty(context.shape), len(places))
         pair, _ = torch.ops.aten.grid_sampler_2d_backward(

@@ -31,22 +31,19 @@ class _Shown(torch.autograd.Function):
         low, high = scene.range
         share = (latent + scene.base).sigmoid_()
         context.scene = scene
-        shown = torch.add(scene.rest + low, share, alpha=high - low)
+        shown = torch.add(scene.offset, share, alpha=high - low)
+        bounded = shown.clamp(low, high)
         # Only what the margin has cut off can lead out of the range.
-        inside = (shown >= low) & (shown <= high) if scene.cut_off else None
-        context.save_for_backward(share, *([] if inside is None else [inside]))
-        return scene.blend(shown.clamp_(low, high))
+        context.save_for_backward(share, *([bounded == shown] if scene.cut_off else []))
+        return scene.blend(bounded)
 
     @staticmethod
     def backward(context: Any, *slopes: Tensor) -> tuple[Tensor, None]:
         (share, *inside), (slope,) = context.saved_tensors, slopes
-        low, high = context.scene.range
         own = torch.addcmul(share, share, share, value=-1)
         # A step goes against the slope: it leads back where both have the same sign.
         returning = (share - 0.5).mul_(slope) > 0
-        own = torch.where(returning, own.clamp_min(_LEAST_SLOPE), own).mul_(slope).mul_(high - low)
-        if context.scene.window is not None:
-            own.mul_(context.scene.window)
+        own = torch.where(returning, own.clamp_min(_LEAST_SLOPE), own).mul_(slope).mul_(context.scene.gain)
         return own.mul_(inside[0]) if inside else own, None
 
 
@@ -188,10 +185,15 @@ class Scene:
         Share of the optimized volume.
     home : Tensor
         The volume of a latent of zeros, broadcastable to `(1, 1, *shape)`.
-    base, rest : Tensor
-        The start before the squashing, and what the margin has cut off, such as the black around the brain.
+    base : Tensor
+        The start before the squashing into the range, with a margin to its ends.
+    offset : Tensor
+        What is added behind the squashing: the lower end of the range, and what the margin has cut off,
+        such as the black around the brain.
     cut_off : bool
         Whether it has cut off anything.
+    gain : Tensor or float
+        What a change before the blending is multiplied by behind it.
     """
 
     def __init__(
@@ -216,8 +218,9 @@ class Scene:
         low, high = intensity_range
         share = ((self.begin - low) / (high - low)).clamp(_MARGIN, 1 - _MARGIN)
         self.base = torch.logit(share)
-        self.rest = self.begin - (low + (high - low) * torch.sigmoid(self.base))
-        self.cut_off = bool(self.rest.abs().max() > 0)
+        self.offset = self.begin - (high - low) * torch.sigmoid(self.base)
+        self.cut_off = bool((self.offset != low).any())
+        self.gain = (high - low) * (1 if self.window is None else self.window)
         self.home = self.blend(self.begin)
 
     def image(self, latent: Tensor) -> Tensor:
@@ -228,7 +231,7 @@ class Scene:
     def latent(self, volume: Tensor) -> Tensor:
         """Return the unbounded latent image that shows a volume before the window, as far as there is one."""
         low, high = self.range
-        share = (volume - self.rest - low) / (high - low)
+        share = (volume - self.offset) / (high - low)
         tiny = 1e-6
         return torch.logit(share.clamp(tiny, 1 - tiny)) - self.base
 

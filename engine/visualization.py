@@ -153,8 +153,11 @@ class _Run:
             upward = regularizer.gradient(upward, spec.grid)
         on_pixels, on_shown, penalties = self._downward(look, shown, upward)
         own = self.latent.penalties()
-        outputs = [seen, volume, *own.values()]
-        slopes = [on_shown - upward, on_pixels, *(torch.ones_like(penalty) for penalty in own.values())]
+        outputs, slopes = [seen, *own.values()], [torch.ones_like(penalty) for penalty in own.values()]
+        slopes.insert(0, -upward if on_shown is None else on_shown - upward)
+        if on_pixels is not None:
+            outputs.append(volume)
+            slopes.append(on_pixels)
         # Only the latent's gradient is made; nothing accumulates anywhere else.
         gradients = torch.autograd.grad(outputs, self.latent.free, slopes)
         for free, gradient in zip(self.latent.free, gradients, strict=True):
@@ -289,9 +292,9 @@ class _Run:
 
     def _downward(
         self, look: Look, shown: Tensor, upward: Tensor
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Return the penalties' gradients on the volume and on what is shown, and the penalties."""
-        on_pixels, on_shown = torch.zeros_like(look.image), torch.zeros_like(shown)
+    ) -> tuple[Tensor | None, Tensor | None, dict[str, Tensor]]:
+        """Return the penalties' gradients on the volume and on what is shown, if any, and the penalties."""
+        totals: list[Tensor | None] = [None, None]
         values = {}
         for regularizer, penalty in self._penalties(look):
             slopes = torch.autograd.grad(
@@ -300,12 +303,15 @@ class _Run:
             factor = torch.ones_like(penalty)
             if regularizer.balanced:
                 factor = self._balanced(regularizer, upward, slopes)
-            for total, slope in zip((on_pixels, on_shown), slopes, strict=True):
+            for index, slope in enumerate(slopes):
                 if slope is not None:
-                    each = factor.repeat_interleave(len(slope) // len(penalty))
-                    total.addcmul_(slope, each.reshape(-1, *(1,) * (slope.ndim - 1)))
+                    if regularizer.balanced:
+                        each = factor.repeat_interleave(len(slope) // len(penalty))
+                        slope = slope * each.reshape(-1, *(1,) * (slope.ndim - 1))
+                    total = totals[index]
+                    totals[index] = slope if total is None else total + slope
             values[regularizer.name] = penalty.detach() * factor
-        return on_pixels, on_shown, values
+        return totals[0], totals[1], values
 
     def _balanced(self, regularizer: Regularizer, upward: Tensor, slopes: Sequence[Tensor | None]) -> Tensor:
         """Return what makes a penalty's first gradient `weight` times as long as the objective's."""

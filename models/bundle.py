@@ -34,6 +34,8 @@ ONNX = "model.onnx"
 REFERENCE = "reference.nii.gz"
 PRIOR = "prior.safetensors"
 CARD = "MODEL_CARD.md"
+# So many boxes are remembered with the layers as they act on them.
+_SURVEYS = 8
 REQUIRED = frozenset({WEIGHTS, REFERENCE, PRIOR, CARD})
 MAX_MANIFEST_BYTES = 1 << 20
 
@@ -106,7 +108,11 @@ class Bundle:
         """
         if shape is None or shape == self.manifest.input.shape:
             return self._layers
-        return self._layers_on(shape)
+        while len(self._surveyed) > _SURVEYS:
+            self._surveyed.pop(next(iter(self._surveyed)))
+        if shape not in self._surveyed:
+            self._surveyed[shape] = self._layers_on(shape)
+        return self._surveyed[shape]
 
     def layer(self, name: str) -> Layer:
         """Look one layer up.
@@ -185,6 +191,11 @@ class Bundle:
         data = _verified(self, CARD)
         with _blaming(self, CARD):
             return data.decode()
+
+    @cached_property
+    def _surveyed(self) -> dict[tuple[int, ...], tuple[Layer, ...]]:
+        """Layers as they act on boxes that were asked for of late."""
+        return {}
 
     @cached_property
     def _layers(self) -> tuple[Layer, ...]:

@@ -1,8 +1,9 @@
 """Penalties on the image: how far it departs from its start, how rough it is."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from engine.evaluation import gradient_length
@@ -25,7 +26,25 @@ class L1(Regularizer):
 
     def penalty(self, look: Look) -> Tensor:
         """Return weight * mean |image - base|, `(batch,)`."""
-        return self.weight * (look.image - look.home).abs().flatten(1).mean(1)
+        distance: Tensor = _Absolute.apply(look.image, look.home)
+        return self.weight * distance
+
+
+class _Absolute(torch.autograd.Function):
+    """Mean absolute differences; the gradient is their signs."""
+
+    @staticmethod
+    def forward(context: Any, image: Tensor, home: Tensor) -> Tensor:
+        difference = image - home
+        means = difference.abs().flatten(1).mean(1)
+        context.save_for_backward(difference.sgn_())
+        return means
+
+    @staticmethod
+    def backward(context: Any, *slopes: Tensor) -> tuple[Tensor, None]:
+        ((signs,), (weights,)) = context.saved_tensors, slopes
+        weights = weights / signs[0].numel()
+        return signs * weights.reshape(-1, *(1,) * (signs.ndim - 1)), None
 
 
 @dataclass(frozen=True)
