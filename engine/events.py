@@ -86,11 +86,14 @@ class Result(Snapshot):
         Why the run ended.
     redirected_steps : int
         Steps on which the unit was dead and its gradient had to be redirected.
+    recomputed : bool
+        Whether activations were computed again on the way back, for they did not fit in memory.
     """
 
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     stopped: Stop = Stop.STEPS
     redirected_steps: int = 0
+    recomputed: bool = False
 
 
 Event = Progress | Snapshot

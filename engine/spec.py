@@ -69,6 +69,9 @@ class Spec(Checked):
         What is known of brains on the grid.
     batch : sequence of Item
         More volumes, optimized at the same time. Each comes out as it would alone: on a CPU to the bit.
+    memory : int or None
+        Bytes that the network's activations may take; None for no bound. What does not fit is computed
+        again on the way back, and the result says so.
     steps, seed, snapshot_every : int
         Number of steps, seed of the first volume's draws, steps between snapshots (0 for none).
 
@@ -91,6 +94,7 @@ class Spec(Checked):
     precision: Precision = Precision.FLOAT32
     anatomy: Anatomy = field(default_factory=Anatomy, compare=False)
     batch: Sequence[Item] = ()
+    memory: int | None = field(default=None, compare=False)
     steps: int = number(256, minimum=1, doc="Number of optimizer steps.")
     seed: int = number(0, minimum=0, maximum=2**63 - 1, doc="Seed of every random draw.")
     snapshot_every: int = number(32, minimum=0, doc="Steps between snapshots; 0 for none.")

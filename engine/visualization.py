@@ -128,6 +128,9 @@ class _Run:
         self.alive = torch.zeros(len(spec.items), dtype=torch.bool, device=device)
         self.saliency = torch.zeros(len(spec.items), *spec.grid.shape, device=device)
         self.steps_taken = 0
+        self.keep = spec.memory is None or self._reader(spec.layers).fits(
+            self.latent.volume().detach(), spec.memory // spec.transforms.copies
+        )
         # What a balanced penalty is multiplied by; 0 until it has a gradient.
         self.balance = {r.name: torch.zeros(len(spec.items), device=device) for r in spec.regularizers}
 
@@ -209,7 +212,8 @@ class _Run:
                 raise Diverged(self.steps_taken)
             stopped = watch.stopped or otherwise
             item = self.first + index
-            yield Result(watch.step, watch.image, item, watch.extras, stopped, watch.redirected_steps)
+            redirected_steps, recomputed = watch.redirected_steps, not self.keep
+            yield Result(watch.step, watch.image, item, watch.extras, stopped, redirected_steps, recomputed)
 
     def _draws(self, progress: float) -> list[Draw] | None:
         """Draw the transforms of every copy of every volume."""
@@ -230,7 +234,7 @@ class _Run:
         """Return what the layers say of transformed volumes."""
         if draws is not None:
             volume = apply(volume, draws, self.spec.grid, self.spec.intensity_range)
-        return self._reader(layers)(volume)
+        return self._reader(layers)(volume, self.keep)
 
     def _look(self, image: Tensor, shown: Tensor, draws: Sequence[Draw] | None) -> tuple[Look, Tensor]:
         """Return what regularizers see, and the objective of each volume."""

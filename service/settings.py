@@ -41,6 +41,12 @@ class Settings(BaseSettings):
     max_voxels: int = Field(
         8_000_000, ge=1, description="Most voxels at once: those of the canvas, times volumes, times copies."
     )
+    max_activation_bytes: int = Field(
+        0,
+        ge=0,
+        description="Memory that the network's activations may take; what does not fit is computed again. "
+        "0 takes three quarters of what is free when a job starts.",
+    )
     max_image_bytes: int = Field(
         256_000_000, ge=1, description="Most bytes of an image in a request, once inflated."
     )

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping
 from enum import Enum
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from engine.network.capture import activations
 from engine.network.graph import Untraceable, cut
+from engine.network.segments import segmented, sizes
 
 # More than one model needs in a run: an objective's layers, those of penalties, single layers of figures.
 _KEPT = 16
@@ -68,6 +69,7 @@ class Reader(nn.Module):
             self._traced = True
         except Untraceable as error:
             self.body, self._traced = error.copy, False
+        self.segments: nn.Module | None = None
         self._arrange(device_of(network))
 
     def _arrange(self, device: torch.device) -> None:
@@ -80,11 +82,44 @@ class Reader(nn.Module):
                 if weight.ndim in _CHANNELS_LAST:
                     weight.data = weight.data.to(memory_format=_CHANNELS_LAST[weight.ndim])
 
-    def forward(self, volume: Tensor) -> Mapping[str, Tensor]:
-        """Return what the layers say of volumes `(batch, 1, *shape)`, in the volumes' own numbers."""
+    def fits(self, volume: Tensor, memory: int) -> bool:
+        """Tell whether all activations on volumes can be kept, and get ready to do without them if not.
+
+        Parameters
+        ----------
+        volume : Tensor, (batch, 1, *shape)
+            What is to be read.
+        memory : int
+            Bytes that the activations may take.
+        """
+        if not isinstance(self.body, fx.GraphModule) or _at_most(self.body, volume) <= memory:
+            return True
+        found = sizes(self.body, volume.to(self._dtype))
+        if sum(found.values()) <= memory:
+            return True
+        self.segments = segmented(self.body, found)
+        return self.segments is None
+
+    def forward(self, volume: Tensor, keep: bool = True) -> Mapping[str, Tensor]:
+        """Return what the layers say.
+
+        Parameters
+        ----------
+        volume : Tensor, (batch, 1, *shape)
+            Volumes.
+        keep : bool
+            Whether activations are kept for the way back. If not, and `fits` has said that they do not fit,
+            they are computed again.
+
+        Returns
+        -------
+        dict of str to Tensor
+            By layer, in the volumes' own numbers.
+        """
         inputs = volume.to(self._dtype)
+        body = self.body if keep or self.segments is None else self.segments
         if self._traced:
-            found = dict(zip(self._layers, self.body(inputs), strict=True))
+            found = dict(zip(self._layers, body(inputs), strict=True))
         else:
             found = activations(self.body, self._layers, inputs, self._behind)
         return {layer: answer.to(volume.dtype) for layer, answer in found.items()}
@@ -140,6 +175,12 @@ class Prepared:
                 self._readers.popitem(last=False)
         self._readers.move_to_end(key)
         return self._readers[key]
+
+
+def _at_most(body: fx.GraphModule, volume: Tensor) -> int:
+    """Return more bytes than a network can need that nowhere is finer than its input."""
+    channels = max([weight.shape[0] for weight in body.parameters() if weight.ndim > 1], default=1)
+    return len(body.graph.nodes) * channels * volume.nbytes
 
 
 def device_of(network: nn.Module) -> torch.device:

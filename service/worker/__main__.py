@@ -5,7 +5,6 @@ costs one job and not the service. It ends when the server does.
 """
 
 import argparse
-import ctypes
 import json
 import os
 import queue
@@ -23,7 +22,7 @@ from service.observability.logs import configure_logs
 from service.settings import Settings
 from service.status import reason_of, to_status
 from service.volumes.nifti import VolumeFile
-from service.worker import wire
+from service.worker import memory, wire
 from service.worker.model import LoadedModel
 from service.worker.run import run
 
@@ -61,7 +60,7 @@ class Worker:
         while True:
             frame = self._jobs.get()
             self._run(frame.job, frame.data)
-            _give_memory_back()
+            memory.give_back()
             self._cancelled.discard(frame.job)
 
     def _listen(self) -> None:
@@ -113,13 +112,6 @@ class Worker:
             self._connection.sendall(wire.Frame(kind, job, data).encode())
         except ConnectionError:
             os._exit(0)
-
-
-def _give_memory_back() -> None:
-    """Return freed memory to the system: within a job it is kept, see `service.worker.process`."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:  # glibc's own
-        trim(0)
 
 
 def choose_device(name: str) -> torch.device:

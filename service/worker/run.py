@@ -18,6 +18,7 @@ from service.jobs.plan import Plan
 from service.settings import Settings
 from service.volumes import nifti
 from service.worker.evaluation import evaluate, transfer
+from service.worker.memory import free_bytes
 from service.worker.model import LoadedModel
 
 _SOFTWARE = ("torch", "numpy", "nibabel", "grpcio", "protobuf", "safetensors", "scipy")
@@ -69,6 +70,7 @@ def run(
         objective=items[0].objective,
         batch=tuple(items[1:]),
         anatomy=model.anatomy(plan, settings),
+        memory=settings.max_activation_bytes or free_bytes(model.device) * 3 // 4,
     )
     for event in engine.visualize(model.network, spec, should_stop):
         match event:

@@ -292,3 +292,53 @@ def test_frozen_convolutions_are_the_general_ones(
 )
 def test_other_convolutions_are_left_alone(unsuitable: nn.Module) -> None:
     assert not FrozenConvolution.suits(unsuitable)
+
+
+class _Branched(nn.Module):
+    """A network in which values skip over others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.left, self.right = nn.Conv3d(1, 4, 3), nn.Conv3d(4, 4, 1), nn.Conv3d(4, 4, 1)
+        self.act, self.pool, self.last = nn.ReLU(inplace=True), nn.MaxPool3d(2), nn.Conv3d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act(self.first(x))
+        return self.last(self.pool(self.left(x) + self.right(x)))
+
+
+@pytest.mark.parametrize(
+    ("network", "layers"),
+    [
+        (build("sfcn"), ["classifier"]),
+        (build("sfcn"), ["blocks.0.act", "blocks.2.conv", "top.act"]),
+        (build("resnet"), ["classifier"]),
+        (build("lesion-net"), ["blocks.1.act", "classifier"]),
+        (_Branched(), ["last"]),
+    ],
+    ids=["sfcn", "sfcn layers", "resnet", "lesion-net", "branched"],
+)
+def test_what_is_computed_again_is_the_same_to_the_bit(network: nn.Module, layers: list[str]) -> None:
+    layers = [layer for layer in layers if layer in dict(network.named_modules())]
+    reader = Prepared(_shaken(network)).reader(layers)
+    volume = torch.rand(1, 1, 32, 34, 36, requires_grad=True)
+    assert reader.fits(volume, 1 << 40)
+    assert reader.segments is None
+    assert not reader.fits(volume, 1)
+    assert sum("_Recomputed" in type(module).__name__ for module in reader.segments.children()) > 1
+    kept: dict[bool, int] = {}
+    found = []
+    for keep in (True, False):
+        living: dict[int, int] = {}
+
+        def note(tensor: Tensor, living: dict[int, int] = living) -> Tensor:
+            living[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            answers = reader(volume, keep)
+        kept[keep] = sum(living.values())
+        slope = sum(answers[layer].square().mean() for layer in layers)
+        found.append([*answers.values(), *torch.autograd.grad(slope, volume)])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+    assert kept[False] < kept[True]
