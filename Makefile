@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format proto docs serve image bench-service bench-peers study study-quick train clean
+.PHONY: help setup demo test lint format proto docs serve image bench-service bench-speed bench-peers study study-quick train clean
 
 help:  ## Show what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -58,6 +58,9 @@ image: $(VENV)/.run  ## Build the container image and let it answer a request
 
 bench-service: $(VENV)/.dev  ## Measure the service's latencies; writes benchmarks/results/service.json
 	$(BIN)/python -m benchmarks.service
+
+bench-speed: $(VENV)/.dev  ## Measure steps, runs and streams beside peers' (25 minutes); writes benchmarks/results/speed.json
+	$(BIN)/python -m benchmarks.speed
 
 bench-peers: $(VENV)/.dev  ## Compare with the peers' methods (about an hour); writes benchmarks/results/peers.json
 	$(BIN)/python -m benchmarks.peers

@@ -97,6 +97,7 @@ def b1(
     bounds: Range,
     decay: float,
     steps: int = 512,
+    report: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """Run B1, the competent port of Lucent 0.1.8 to volumes, one unit a call, as wasteful as Lucent.
 
@@ -107,7 +108,7 @@ def b1(
 
     Parameters
     ----------
-    network, layer, shape, bounds, steps
+    network, layer, shape, bounds, steps, report
         As in `b0`.
     run : Run
         The picture.
@@ -136,6 +137,7 @@ def b1(
             network(_lucid_view(volume, draw, shape, bounds))
             (-kept[layer][:, run.channel].mean()).backward()
             optimizer.step()
+            report()
     finally:
         for handle in handles:
             handle.remove()

@@ -21,7 +21,7 @@ from service.settings import Settings
 from service.volumes.canvas import FADE_MM, Box, resolve
 
 # The default canvas is so much larger than the receptive field, before it fades.
-_MARGIN = 1.5
+MARGIN = 1.5
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def _default_size(request: vis.VisualizeRequest, bundle: Bundle) -> method_pb2.E
     fields = [_last_local(bundle, name).receptive_field for name in named]
     space = bundle.manifest.input
     fades = [2 * FADE_MM / size for size in space.voxel_size_mm]
-    edges = [_MARGIN * max(sizes) + fade for *sizes, fade in zip(*fields, fades, strict=True)]
+    edges = [MARGIN * max(sizes) + fade for *sizes, fade in zip(*fields, fades, strict=True)]
     if any(edge >= limit for edge, limit in zip(edges, space.shape, strict=True)):
         return whole
     shape = tuple(math.ceil(edge) for edge in edges)

@@ -1,12 +1,12 @@
 """NIfTI files of results."""
 
-import gzip
 import hashlib
 import re
 from dataclasses import dataclass
 
 import nibabel
 import numpy as np
+from isal import igzip
 
 from models.manifest import Manifest
 from neurofv.v1 import visualization_service_pb2 as vis
@@ -113,7 +113,7 @@ def encode(volume: np.ndarray, source: Source) -> VolumeFile:
         low, high = float(volume.min()), float(volume.max())
     image.header["cal_min"], image.header["cal_max"] = low, high
     image.header["descrip"] = f"neurofv {manifest.name}/{manifest.version} {source.unit}".encode()[:79]
-    data = gzip.compress(image.to_bytes(), compresslevel=1, mtime=0)
+    data = igzip.compress(image.to_bytes(), compresslevel=1, mtime=0)
     begin = vis.VolumeBegin(
         id=source.id,
         item=source.item,

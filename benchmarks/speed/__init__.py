@@ -1,0 +1,1 @@
+"""How fast a step is, beside peers' and beside what the machine can do."""
