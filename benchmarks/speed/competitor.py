@@ -11,6 +11,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
+from statistics import median
 
 import torch
 from torch import nn
@@ -50,15 +51,14 @@ def spec(shape: tuple[int, ...], layer: str, precision: engine.Precision) -> eng
     )
 
 
-def ours(asked: argparse.Namespace) -> Iterator[float]:
-    """Yield the mean seconds of a step over groups that hold one look each."""
+def ours(asked: argparse.Namespace) -> Iterator[tuple[float, float]]:
+    """Yield the mean seconds of a step over groups that hold one look each, and their median."""
     precision = engine.Precision[asked.precision]
     events = engine.visualize(network(asked.network), spec(asked.shape, asked.layer, precision))
     for _ in itertools.count():
         begun = time.perf_counter()
-        for _ in range(GROUP):
-            next(events)
-        yield (time.perf_counter() - begun) / GROUP
+        steps = [next(events).seconds for _ in range(GROUP)]
+        yield (time.perf_counter() - begun) / GROUP, median(steps)
 
 
 def alone(asked: argparse.Namespace) -> Iterator[float]:
@@ -75,12 +75,10 @@ def alone(asked: argparse.Namespace) -> Iterator[float]:
 
 def peer(asked: argparse.Namespace) -> Iterator[float]:
     """Yield the seconds of steps of B1 or B2, whose loops are their own."""
-    times: list[float] = []
     begun = [0.0]
 
     def report() -> None:
-        times.append(time.perf_counter() - begun[0])
-        _answer(times.pop())
+        _answer(time.perf_counter() - begun[0])
         begun[0] = time.perf_counter()
 
     yield from ()
@@ -118,10 +116,11 @@ def rates(products: float, halves: float, copies: float) -> dict[str, float]:
     }
 
 
-def _answer(seconds: float) -> None:
+def _answer(seconds: float | tuple[float, float]) -> None:
     """Say how long a step took and how much memory there was at most, and wait for the next word."""
     peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"seconds": seconds, "peak": peak}), flush=True)
+    mean, step = seconds if isinstance(seconds, tuple) else (seconds, seconds)
+    print(json.dumps({"seconds": mean, "without_look": step, "peak": peak}), flush=True)
     if sys.stdin.readline().strip() != "go":
         sys.exit(0)
 

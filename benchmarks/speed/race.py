@@ -35,6 +35,7 @@ class Competitor:
     name: str
     arguments: Sequence[str]
     seconds: list[float] = field(default_factory=list)
+    without_look: list[float] = field(default_factory=list)
     base: int = 0
     peak: int = 0
 
@@ -58,6 +59,7 @@ class Competitor:
         self.peak = heard["peak"]
         if count:
             self.seconds.append(heard["seconds"])
+            self.without_look.append(heard["without_look"])
         return float(heard["seconds"])
 
     def _hear(self) -> dict[str, int]:
@@ -74,6 +76,7 @@ class Competitor:
         """Return the median step and the memory beyond what importing took."""
         return {
             "ms": round(1000 * median(self.seconds), 2),
+            "without_look_ms": round(1000 * median(self.without_look), 2),
             "lowest_ms": round(1000 * min(self.seconds), 2),
             "highest_ms": round(1000 * max(self.seconds), 2),
             "peak_mb": round((self.peak - self.base) / 1e6),
