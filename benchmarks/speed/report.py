@@ -10,8 +10,8 @@ def table(figures: dict[str, Any]) -> str:
     limit = figures["limit"]
     lines = [
         "<!-- Written by `make bench-speed`: medians of interleaved repeats, milliseconds a step. -->",
-        "| | B1 | B2 | neurofv | B1 / neurofv | B2 / neurofv | over the network alone (with looks) | share of the limit "
-        "| bfloat16 | peak memory, MB: B1, neurofv |",
+        "| | B1 | B2 | neurofv | B1 / neurofv | B2 / neurofv | over the network alone (with looks) "
+        "| share of the limit | bfloat16 | peak memory, MB: B1, neurofv |",
         "|" + " --- |" * 10,
     ]
     for title, case in figures["steps"].items():
