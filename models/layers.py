@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,8 @@ from torch import fx, nn
 from models.views import Shapes, View, follow_function, follow_module
 
 Found = tuple[str, str, torch.Size, View]
+# While it traces, torch.fx changes what every module of the process does when it is called.
+_tracing = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -234,11 +237,14 @@ def layer_table(
         raise ValueError(
             f"input_shape {shape} and voxel_size_mm {tuple(voxel_size_mm)} must have one value per axis"
         )
-    try:
-        found = _survey(network, shape)
-    except Exception:  # torch.fx and the meta device fail in many ways, all of which mean: not traceable
+    with _tracing:
         try:
-            found = _survey_by_running(network, shape)
-        except (RuntimeError, ValueError, TypeError) as error:
-            raise ValueError(f"the network cannot read input_shape {shape}: {str(error)[:200]}") from error
+            found = _survey(network, shape)
+        except Exception:  # torch.fx and the meta device fail in many ways, all of which mean: not traceable
+            try:
+                found = _survey_by_running(network, shape)
+            except (RuntimeError, ValueError, TypeError) as error:
+                raise ValueError(
+                    f"the network cannot read input_shape {shape}: {str(error)[:200]}"
+                ) from error
     return tuple(_layer(one, shape, voxel_size_mm) for one in found)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -298,6 +299,13 @@ def test_without_padding_the_first_position_looks_into_the_volume() -> None:
     network = nn.Sequential(nn.Conv3d(1, 1, 5), nn.MaxPool3d(2), nn.Conv3d(1, 1, 3, stride=2))
     last = table(network, (30, 30, 30))["2"]
     assert last.first_center == ((last.receptive_field[0] - 1) / 2,) * 3
+
+
+def test_threads_that_ask_at_once_get_the_same_table() -> None:
+    network = nn.Sequential(*(nn.Conv3d(1, 1, 3, padding=1) for _ in range(12)))
+    with ThreadPoolExecutor(4) as threads:
+        tables = list(threads.map(lambda _: layer_table(network, (9, 9, 9), (1, 1, 1)), range(16)))
+    assert set(tables) == {layer_table(network, (9, 9, 9), (1, 1, 1))}
 
 
 def test_the_network_is_left_as_found() -> None:
