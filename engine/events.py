@@ -18,10 +18,13 @@ class ItemProgress:
         The objective on this step's transformed volume.
     penalties : mapping of str to float
         Each regularizer's weighted penalty, by name.
+    stopped : Stop or None
+        Why the volume is finished; None while it is not.
     """
 
     objective: float
     penalties: Mapping[str, float]
+    stopped: Stop | None = None
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,11 @@ def visualize(
                 run.step(step)
                 if last or step % spec.stopping.look_every == 0:
                     run.look(step)
-        items = tuple(item for run in runs for item in run.progress)
+        items = tuple(
+            ItemProgress(item.objective, item.penalties, watch.stopped)
+            for run in runs
+            for item, watch in zip(run.progress, run.watches, strict=True)
+        )
         yield Progress(step, spec.steps, items, time.perf_counter() - begin)
         if last or all(run.finished for run in runs):
             break

@@ -51,6 +51,9 @@ class Settings(BaseSettings):
         256_000_000, ge=1, description="Most bytes of an image in a request, once inflated."
     )
     max_request_bytes: int = Field(64_000_000, ge=1, description="Most bytes of a request, images included.")
+    share_batches: bool = Field(
+        True, description="Whether jobs of one model, layer and method that wait at once share a batch."
+    )
     brains: Path | None = Field(
         None, description="Folder of real brains (NIfTI, in the model's space) on which patches are pasted."
     )

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Protocol
 
 import structlog
@@ -12,6 +12,7 @@ import structlog
 from neurofv.v1 import visualization_service_pb2 as vis
 from service.errors import Draining, QueueFull, WorkerLost
 from service.jobs.job import Job, Outcome
+from service.jobs.sharing import ALONE, Room, Share, company
 from service.observability.metrics import Metrics
 from service.status import reason_of, to_status
 
@@ -20,7 +21,7 @@ _log = structlog.get_logger()
 
 
 class Executor(Protocol):
-    """Where jobs run, one at a time: a process on this machine, or whatever keeps the same promise."""
+    """Where jobs run, one batch at a time: a process on this machine, or what keeps the same promise."""
 
     @property
     def ready(self) -> bool:
@@ -29,8 +30,12 @@ class Executor(Protocol):
     async def start(self) -> None:
         """Become ready, or raise `WorkerLost`."""
 
-    async def run(self, job: Job, metrics: Metrics) -> Outcome:
-        """Run a job, publish its events, and say how it ended; raise if it was lost."""
+    @property
+    def room(self) -> Room:
+        """How much a batch holds that several jobs share."""
+
+    def run(self, jobs: Sequence[Job], metrics: Metrics) -> AsyncIterator[tuple[Job, Outcome]]:
+        """Run jobs as one batch, publish their events, and say how each ended; raise if they were lost."""
 
     async def died(self) -> None:
         """Return when nothing can be run any more."""
@@ -41,6 +46,8 @@ class Executor(Protocol):
 
 class Dispatcher:
     """Holds the queue and gives its jobs to the executor, first come first served.
+
+    Who waits and can share the next job's batch runs with it; nobody waits for company.
 
     Parameters
     ----------
@@ -68,7 +75,7 @@ class Dispatcher:
         self._numbers = itertools.count(1)
         self._waiting: deque[Job] = deque()
         self._arrival = asyncio.Event()
-        self._running: Job | None = None
+        self._running: list[Job] = []
         self._draining = False
         self._loop: asyncio.Task[None] | None = None
 
@@ -89,13 +96,15 @@ class Dispatcher:
         await self._on_change(True)
         self._loop = asyncio.create_task(self._serve())
 
-    def submit(self, request: vis.VisualizeRequest) -> Job:
+    def submit(self, request: vis.VisualizeRequest, share: Share = ALONE) -> Job:
         """Queue a job.
 
         Parameters
         ----------
         request : VisualizeRequest
             Resolved.
+        share : Share
+            With whom it may run.
 
         Returns
         -------
@@ -112,7 +121,7 @@ class Dispatcher:
         limit = self._queue_length
         if len(self._waiting) >= limit:
             raise QueueFull(f"{limit} jobs wait already; try again later", limit=limit)
-        job = Job(next(self._numbers), request)
+        job = Job(next(self._numbers), request, share)
         self._metrics.jobs_submitted.labels(request.model).inc()
         self._waiting.append(job)
         self._metrics.queue_depth.set(len(self._waiting))
@@ -128,15 +137,15 @@ class Dispatcher:
             self._finish(job, Outcome(vis.JOB_STATE_CANCELLED))
 
     async def drain(self, grace_seconds: float) -> None:
-        """Refuse new jobs, let the running one finish within the grace, stop the executor."""
+        """Refuse new jobs, let the running ones finish within the grace, stop the executor."""
         self._draining = True
         refused = Outcome(vis.JOB_STATE_FAILED, to_status(Draining()))
         self._fail_waiting(refused)
         end = time.monotonic() + grace_seconds
-        while self._running is not None and time.monotonic() < end:
+        while self._running and time.monotonic() < end:
             await asyncio.sleep(0.05)
-        if self._running is not None:
-            self._finish(self._running, refused)
+        for job in self._running:
+            self._finish(job, refused)
         if self._loop is not None:
             self._loop.cancel()
         await self._executor.stop()
@@ -144,13 +153,11 @@ class Dispatcher:
     async def _serve(self) -> None:
         while not self._draining:
             await self._revive()
-            job = await self._next()
-            if job is not None:
-                self._running = job
-                self._metrics.jobs_running.set(1)
-                await self._run(job)
-                self._metrics.jobs_running.set(0)
-                self._running = None
+            self._running = await self._next()
+            if self._running:
+                await self._run(self._running)
+                self._running = []
+            self._metrics.jobs_running.set(0)
 
     async def _revive(self) -> None:
         """Start the executor if it is gone; while it does not start, nobody waits in vain."""
@@ -166,8 +173,8 @@ class Dispatcher:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
 
-    async def _next(self) -> Job | None:
-        """Return the next job, or None if the executor has died while there was none."""
+    async def _next(self) -> list[Job]:
+        """Return the next job and who shares its batch; none if the executor has died meanwhile."""
         while not self._waiting:
             self._arrival.clear()
             events = {asyncio.create_task(self._arrival.wait()), asyncio.create_task(self._executor.died())}
@@ -175,23 +182,41 @@ class Dispatcher:
             for task in rest:
                 task.cancel()
             if not self._executor.ready:
-                return None
+                return []
         job = self._waiting.popleft()
+        others = company(job.share, [other.share for other in self._waiting], self._executor.room)
+        jobs = [job, *(self._waiting[index] for index in others)]
+        for other in jobs[1:]:
+            self._waiting.remove(other)
         self._metrics.queue_depth.set(len(self._waiting))
-        return job
+        return jobs
 
-    async def _run(self, job: Job) -> None:
+    async def _run(self, jobs: Sequence[Job]) -> None:
         started = time.monotonic()
-        self._metrics.queue_wait.observe(started - job.created)
-        job.move(vis.JOB_STATE_RUNNING)
+        self._metrics.jobs_running.set(len(jobs))
+        if len(jobs) > 1:
+            self._metrics.jobs_shared.inc(len(jobs))
+            _log.info("jobs_share_a_batch", jobs=[job.name for job in jobs])
+        for job in jobs:
+            self._metrics.queue_wait.observe(started - job.created)
+            job.move(vis.JOB_STATE_RUNNING)
+        rest = list(jobs)
+
+        def end(job: Job, outcome: Outcome) -> None:
+            rest.remove(job)
+            self._finish(job, outcome)
+            self._metrics.jobs_running.dec()
+            self._metrics.job_duration.labels(job.request.model).observe(time.monotonic() - started)
+
         try:
-            outcome = await self._executor.run(job, self._metrics)
+            async for job, outcome in self._executor.run(jobs, self._metrics):
+                end(job, outcome)
         except Exception as error:
-            # One job's failure must not end the loop; nor must the next job hear what was left unsaid.
-            outcome = Outcome(vis.JOB_STATE_FAILED, to_status(error))
+            # A job's failure must not end the loop; nor must the next job hear what was left unsaid.
+            lost = Outcome(vis.JOB_STATE_FAILED, to_status(error))
             await self._executor.stop()
-        self._finish(job, outcome)
-        self._metrics.job_duration.labels(job.request.model).observe(time.monotonic() - started)
+            for job in list(rest):
+                end(job, lost)
 
     def _fail_waiting(self, outcome: Outcome) -> None:
         while self._waiting:

@@ -12,6 +12,7 @@ from google.rpc import status_pb2
 
 from neurofv.v1 import visualization_service_pb2 as vis
 from service.jobs.images import without_images
+from service.jobs.sharing import ALONE, Share
 from service.volumes import nifti
 
 _ENDED = frozenset({vis.JOB_STATE_SUCCEEDED, vis.JOB_STATE_FAILED, vis.JOB_STATE_CANCELLED})
@@ -64,11 +65,14 @@ class Job:
         Its number on the wire to the workers.
     request : VisualizeRequest
         Resolved.
+    share : Share
+        With whom it may run.
     """
 
-    def __init__(self, number: int, request: vis.VisualizeRequest) -> None:
+    def __init__(self, number: int, request: vis.VisualizeRequest, share: Share = ALONE) -> None:
         self.number = number
         self.request = request
+        self.share = share
         self.name = f"jobs/{uuid.uuid4().hex}"
         self.state = vis.JOB_STATE_QUEUED
         self.created = time.monotonic()

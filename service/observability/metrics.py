@@ -39,6 +39,9 @@ class Metrics:
             "neurofv_jobs_finished", "Jobs ended.", ["model", "state", "reason"], registry=registry
         )
         self.jobs_running = Gauge("neurofv_jobs_running", "Jobs on a worker.", registry=registry)
+        self.jobs_shared = Counter(
+            "neurofv_jobs_shared", "Jobs that shared a batch with others.", registry=registry
+        )
         self.queue_depth = Gauge("neurofv_queue_depth", "Jobs that wait.", registry=registry)
         self.queue_wait = _seconds("neurofv_queue_wait_seconds", "Wait for a worker.", registry)
         self.job_duration = _seconds("neurofv_job_duration_seconds", "Time on a worker.", registry, "model")

@@ -8,6 +8,7 @@ import grpc
 from models import Repository
 from neurofv.v1 import visualization_service_pb2 as vis
 from neurofv.v1 import visualization_service_pb2_grpc
+from service.jobs import sharing
 from service.jobs.dispatcher import Dispatcher
 from service.jobs.plan import Plan, make_plan
 from service.observability.metrics import Metrics
@@ -43,7 +44,7 @@ class VisualizationService(visualization_service_pb2_grpc.VisualizationServiceSe
     ) -> AsyncIterator[vis.VisualizeResponse]:
         """Check, queue and stream one visualization."""
         plan = await asyncio.to_thread(self._plan, request)
-        job = self._dispatcher.submit(plan.request)
+        job = self._dispatcher.submit(plan.request, sharing.share_of(plan))
         # Called however the call ends, also when the client is cut off in the middle of a write.
         context.add_done_callback(lambda _: self._dispatcher.cancel(job))  # type: ignore[arg-type]  # the stub's slip
         async for event in job.stream():

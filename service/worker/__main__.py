@@ -1,4 +1,4 @@
-"""The worker process: takes one job at a time from the server and optimizes.
+"""The worker process: takes one batch of jobs at a time from the server and optimizes.
 
 It is a process of its own, so that a fault in the device's driver or a kill
 costs one job and not the service. It ends when the server does.
@@ -11,20 +11,49 @@ import queue
 import signal
 import socket
 import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 
+import structlog
 import torch
+from google.rpc import status_pb2
 
-from models import Repository
+from models import Bundle, Repository
 from neurofv.v1 import visualization_service_pb2 as vis
 from service.errors import ServiceError
-from service.jobs.plan import make_plan
+from service.jobs.plan import Plan, make_plan
 from service.observability.logs import configure_logs
 from service.settings import Settings
 from service.status import reason_of, to_status
 from service.volumes.nifti import VolumeFile
 from service.worker import memory, wire
 from service.worker.model import LoadedModel
-from service.worker.run import run
+from service.worker.run import Event, Stopped, run
+
+_log = structlog.get_logger()
+
+
+@dataclass
+class Task:
+    """A job as the worker has it.
+
+    Attributes
+    ----------
+    number : int
+        The job's on the wire.
+    request : bytes
+        A resolved VisualizeRequest.
+    sent : int
+        Events and volumes that the server has been sent.
+    ended : bool
+        Whether it has been told how the job ended.
+    """
+
+    number: int
+    request: bytes
+    sent: int = 0
+    ended: bool = False
 
 
 class Worker:
@@ -54,14 +83,17 @@ class Worker:
         """Warm the models up, then run jobs until the server goes away."""
         for entry in self._repository.entries():
             if entry.ready:
-                self._model(entry.name, entry.version)
+                self._model(self._repository.get(entry.name, entry.version))
         threading.Thread(target=self._listen, daemon=True).start()
-        self._send(wire.Kind.READY, 0)
+        self._send(wire.Kind.READY, 0, self._device.type.encode())
+        tasks: list[Task] = []
         while True:
             frame = self._jobs.get()
-            self._run(frame.job, frame.data)
-            memory.give_back()
-            self._cancelled.discard(frame.job)
+            tasks.append(Task(frame.job, frame.data))
+            if frame.kind == wire.Kind.RUN:
+                self._run(tasks)
+                self._cancelled.difference_update(task.number for task in tasks)
+                tasks = []
 
     def _listen(self) -> None:
         """Take jobs and cancellations while a job runs; end the process with the server."""
@@ -75,34 +107,80 @@ class Worker:
         except (EOFError, ConnectionError):
             os._exit(0)
 
-    def _run(self, job: int, data: bytes) -> None:
-        try:
-            request = vis.VisualizeRequest.FromString(data)
-            model = self._model(request.model, request.version)
-            wanted = request.comparisons
-            other = (
-                self._model(wanted.transfer_model, wanted.transfer_version) if wanted.transfer_model else None
-            )
-            plan = make_plan(request, model.bundle, self._settings, other.bundle if other else None)
-            last = wire.Kind.STOPPED, b""
-            for item in run(plan, model, self._settings, other, lambda: job in self._cancelled):
-                if isinstance(item, VolumeFile):
-                    payload = wire.pack_volume(item.begin.SerializeToString(), item.data)
-                    self._send(wire.Kind.VOLUME, job, payload)
-                elif item.HasField("completed"):
-                    last = wire.Kind.SUCCEEDED, item.SerializeToString()
-                else:
-                    self._send(wire.Kind.EVENT, job, item.SerializeToString())
-            self._send(last[0], job, last[1])
-        except Exception as error:
-            status = to_status(error)
-            self._send(wire.Kind.FAILED, job, status.SerializeToString())
-            if self._device.type == "cuda" and reason_of(status) == ServiceError.reason:
-                # A fault on a GPU spoils the process for every later job; the server starts another.
-                os._exit(1)
+    def _run(self, tasks: Sequence[Task]) -> None:
+        """Run jobs as one batch; if that fails, each by itself, so that none fails for another's sake."""
+        status = self._attempt(tasks)
+        memory.give_back()
+        if status is None:
+            return
+        if len(tasks) == 1:
+            self._fail(tasks[0], status)
+            return
+        self._end_if_spoiled(status)
+        again = [task for task in tasks if not task.ended]
+        _log.warning("shared_batch_failed", reason=reason_of(status), jobs_again_alone=len(again))
+        for task in again:
+            self._run([task])
 
-    def _model(self, name: str, version: int) -> LoadedModel:
-        bundle = self._repository.get(name, version)
+    def _attempt(self, tasks: Sequence[Task]) -> status_pb2.Status | None:
+        """Run jobs as one batch; return what failed of the batch as a whole."""
+        heard = [0] * len(tasks)
+        try:
+            plans = [self._plan(task) for task in tasks]
+            first = plans[0]
+            model = self._model(first.bundle)
+            other = self._model(first.other) if first.other else None
+            cancelled = [partial(self._is_cancelled, task) for task in tasks]
+            for number, item in run(plans, model, self._settings, other, cancelled):
+                heard[number] += 1
+                # A job that runs again has been told its beginning.
+                if heard[number] > tasks[number].sent or isinstance(item, Stopped | Exception):
+                    self._tell(tasks[number], item)
+        except Exception as error:
+            # No more than its description: the failed batch must not hold memory while its jobs run again.
+            return to_status(error)
+        return None
+
+    def _is_cancelled(self, task: Task) -> bool:
+        return task.number in self._cancelled
+
+    def _plan(self, task: Task) -> Plan:
+        request = vis.VisualizeRequest.FromString(task.request)
+        bundle = self._repository.get(request.model, request.version)
+        wanted = request.comparisons
+        other = None
+        if wanted.transfer_model:
+            other = self._repository.get(wanted.transfer_model, wanted.transfer_version)
+        return make_plan(request, bundle, self._settings, other)
+
+    def _tell(self, task: Task, item: Event | Stopped | Exception) -> None:
+        """Send the server what there is to say of a job."""
+        task.sent += 1
+        if isinstance(item, Exception):
+            self._fail(task, to_status(item))
+        elif isinstance(item, Stopped):
+            task.ended = True
+            self._send(wire.Kind.STOPPED, task.number)
+        elif isinstance(item, VolumeFile):
+            payload = wire.pack_volume(item.begin.SerializeToString(), item.data)
+            self._send(wire.Kind.VOLUME, task.number, payload)
+        elif item.HasField("completed"):
+            task.ended = True
+            self._send(wire.Kind.SUCCEEDED, task.number, item.SerializeToString())
+        else:
+            self._send(wire.Kind.EVENT, task.number, item.SerializeToString())
+
+    def _fail(self, task: Task, status: status_pb2.Status) -> None:
+        task.ended = True
+        self._send(wire.Kind.FAILED, task.number, status.SerializeToString())
+        self._end_if_spoiled(status)
+
+    def _end_if_spoiled(self, status: status_pb2.Status) -> None:
+        """End the process if a fault on a GPU has spoiled it for later jobs; the server starts another."""
+        if self._device.type == "cuda" and reason_of(status) == ServiceError.reason:
+            os._exit(1)
+
+    def _model(self, bundle: Bundle) -> LoadedModel:
         if bundle.digest not in self._models:
             self._models[bundle.digest] = LoadedModel.load(bundle, self._device)
         return self._models[bundle.digest]

@@ -5,12 +5,14 @@ import os
 import socket
 import sys
 import time
+from collections.abc import AsyncIterator, Sequence
 
 from google.rpc import status_pb2
 
 from neurofv.v1 import visualization_service_pb2 as vis
 from service.errors import WorkerLost
 from service.jobs.job import Job, Outcome
+from service.jobs.sharing import NO_ROOM, Room, room
 from service.observability.metrics import Metrics
 from service.settings import Settings
 from service.volumes.nifti import VolumeFile
@@ -44,6 +46,12 @@ class WorkerProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
+        self._room = NO_ROOM
+
+    @property
+    def room(self) -> Room:
+        """How much a batch holds that several jobs share."""
+        return self._room
 
     @property
     def ready(self) -> bool:
@@ -66,11 +74,12 @@ class WorkerProcess:
         await self.stop()
         try:
             reader = await self._spawn()
-            await asyncio.wait_for(wire.read(reader), _START_SECONDS)
+            hello = await asyncio.wait_for(wire.read(reader), _START_SECONDS)
         except (EOFError, OSError, TimeoutError):
             await self.stop()
             raise WorkerLost("the worker process did not start; the server's log says why") from None
         self._reader = reader
+        self._room = room(self._settings, hello.data.decode())
 
     async def _spawn(self) -> asyncio.StreamReader:
         ours, theirs = socket.socketpair()
@@ -97,34 +106,44 @@ class WorkerProcess:
         if self._process is not None:
             await self._process.wait()
 
-    async def run(self, job: Job, metrics: Metrics) -> Outcome:
-        """Run a job and publish what the worker says of it.
+    async def run(self, jobs: Sequence[Job], metrics: Metrics) -> AsyncIterator[tuple[Job, Outcome]]:
+        """Run jobs as one batch and publish what the worker says of them.
 
         Parameters
         ----------
-        job : Job
-            A queued job.
+        jobs : sequence of Job
+            Queued jobs.
         metrics : Metrics
             Where figures go.
 
-        Returns
-        -------
-        Outcome
-            How it ended.
+        Yields
+        ------
+        tuple of (Job, Outcome)
+            Each job as it ends, and how.
 
         Raises
         ------
         WorkerLost
             The process died.
         """
-        await self._send(wire.Kind.RUN, job.number, job.request.SerializeToString())
-        watcher = asyncio.create_task(self._pass_on_cancel(job))
+        watchers = []
         try:
-            return await self._follow(job, metrics)
+            for job in jobs:
+                kind = wire.Kind.RUN if job is jobs[-1] else wire.Kind.JOIN
+                await self._send(kind, job.number, job.request.SerializeToString())
+            watchers = [asyncio.create_task(self._pass_on_cancel(job)) for job in jobs]
+            open_jobs = {job.number: _Open(job, metrics) for job in jobs}
+            while open_jobs:
+                assert self._reader is not None
+                frame = await wire.read(self._reader)
+                # Others are the tail of a job that was abandoned.
+                if frame.job in open_jobs and (outcome := open_jobs[frame.job].take(frame)):
+                    yield open_jobs.pop(frame.job).job, outcome
         except (EOFError, ConnectionError):
             raise WorkerLost("the worker process died during the job; send the request again") from None
         finally:
-            watcher.cancel()
+            for watcher in watchers:
+                watcher.cancel()
 
     async def stop(self) -> None:
         """End the process at once."""
@@ -134,34 +153,6 @@ class WorkerProcess:
         if self._writer is not None:
             self._writer.close()
         self._process = self._reader = self._writer = None
-
-    async def _follow(self, job: Job, metrics: Metrics) -> Outcome:
-        assert self._reader is not None
-        first_volume = True
-        while True:
-            frame = await wire.read(self._reader)
-            if frame.job != job.number:
-                continue  # the tail of a job that was abandoned
-            match frame.kind:
-                case wire.Kind.EVENT:
-                    event = vis.VisualizeResponse.FromString(frame.data)
-                    metrics.steps.labels(job.request.model).inc()
-                    metrics.step_duration.observe(event.progress.step_seconds)
-                    job.publish(event)
-                case wire.Kind.VOLUME:
-                    begin, data = wire.unpack_volume(frame.data)
-                    if first_volume:
-                        metrics.time_to_first_volume.observe(time.monotonic() - job.created)
-                    first_volume = False
-                    job.publish(VolumeFile(vis.VolumeBegin.FromString(begin), data))
-                case wire.Kind.SUCCEEDED:
-                    completed = vis.VisualizeResponse.FromString(frame.data)
-                    return Outcome(vis.JOB_STATE_SUCCEEDED, completed=completed)
-                case wire.Kind.STOPPED:
-                    metrics.cancel_latency.observe(time.monotonic() - job.cancel_time)
-                    return Outcome(vis.JOB_STATE_CANCELLED)
-                case wire.Kind.FAILED:
-                    return Outcome(vis.JOB_STATE_FAILED, status_pb2.Status.FromString(frame.data))
 
     async def _pass_on_cancel(self, job: Job) -> None:
         await job.cancel_requested.wait()
@@ -173,3 +164,36 @@ class WorkerProcess:
             raise WorkerLost("no worker process runs; send the request again")
         self._writer.write(wire.Frame(kind, job, data).encode())
         await self._writer.drain()
+
+
+class _Open:
+    """A job that runs, and what the worker says of it."""
+
+    def __init__(self, job: Job, metrics: Metrics) -> None:
+        self.job, self._metrics = job, metrics
+        self._first_volume = True
+
+    def take(self, frame: wire.Frame) -> Outcome | None:
+        """Publish what a frame says; return how the job ended if it has."""
+        job, metrics = self.job, self._metrics
+        match frame.kind:
+            case wire.Kind.EVENT:
+                event = vis.VisualizeResponse.FromString(frame.data)
+                metrics.steps.labels(job.request.model).inc()
+                metrics.step_duration.observe(event.progress.step_seconds)
+                job.publish(event)
+            case wire.Kind.VOLUME:
+                begin, data = wire.unpack_volume(frame.data)
+                if self._first_volume:
+                    metrics.time_to_first_volume.observe(time.monotonic() - job.created)
+                self._first_volume = False
+                job.publish(VolumeFile(vis.VolumeBegin.FromString(begin), data))
+            case wire.Kind.SUCCEEDED:
+                completed = vis.VisualizeResponse.FromString(frame.data)
+                return Outcome(vis.JOB_STATE_SUCCEEDED, completed=completed)
+            case wire.Kind.STOPPED:
+                metrics.cancel_latency.observe(time.monotonic() - job.cancel_time)
+                return Outcome(vis.JOB_STATE_CANCELLED)
+            case wire.Kind.FAILED:
+                return Outcome(vis.JOB_STATE_FAILED, status_pb2.Status.FromString(frame.data))
+        return None

@@ -1,8 +1,8 @@
-"""One job, from its plan to the events that describe it."""
+"""Jobs that share a batch, from their plans to the events that describe them."""
 
 import platform
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -29,80 +29,130 @@ _EXTRAS = {
 }
 
 
+Event = vis.VisualizeResponse | nifti.VolumeFile
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A job was stopped, as asked."""
+
+
 def run(
-    plan: Plan,
+    plans: Sequence[Plan],
     model: LoadedModel,
     settings: Settings,
     other: LoadedModel | None,
-    should_stop: Callable[[], bool],
-) -> Iterator[vis.VisualizeResponse | nifti.VolumeFile]:
-    """Optimize, and describe each step, each snapshot, the results and their figures.
+    should_stop: Sequence[Callable[[], bool]],
+) -> Iterator[tuple[int, Event | Stopped | Exception]]:
+    """Optimize jobs as one batch, and describe to each its steps, snapshots, results and their figures.
+
+    Parameters
+    ----------
+    plans : sequence of Plan
+        What to do: plans that differ in their volumes alone.
+    model : LoadedModel
+        The model that the plans name.
+    settings : Settings
+        The server's.
+    other : LoadedModel or None
+        The second model that a plan names, which then is the only one.
+    should_stop : sequence of callable
+        One for each plan, asked before and after every step.
+
+    Yields
+    ------
+    int, and VisualizeResponse, VolumeFile, Stopped or Exception
+        A plan's number, and what there is to say of it. Last comes `completed`, `Stopped`, or what failed
+        in its own results alone, such as `DeadUnit`.
+
+    Raises
+    ------
+    Exception
+        What fails in the optimization, of whichever plan.
+    """
+    jobs: list[_Job] = []
+    for plan in plans:
+        jobs.append(_Job(plan, model, other, sum((len(job.items) for job in jobs), 0)))
+    first, *batch = [item for job in jobs for item in job.items]
+    spec = replace(
+        plans[0].spec,
+        objective=first.objective,
+        seed=first.seed,
+        batch=tuple(batch),
+        anatomy=model.anatomy(plans[0], settings),
+        memory=settings.max_activation_bytes or free_bytes(model.device) * 3 // 4,
+    )
+    open_jobs = dict(enumerate(jobs))
+    for event in engine.visualize(model.network, spec, lambda: all(should_stop[n]() for n in open_jobs)):
+        for number, job in list(open_jobs.items()):
+            if should_stop[number]():
+                del open_jobs[number]
+                yield number, Stopped()
+                continue
+            for told in job.hear(event):
+                yield number, told
+            if job.over:
+                del open_jobs[number]
+    yield from ((number, Stopped()) for number in open_jobs)
+
+
+class _Job:
+    """One of the jobs of a batch, and what has come of it so far.
 
     Parameters
     ----------
     plan : Plan
-        What to do.
-    model : LoadedModel
-        The model that the plan names.
-    settings : Settings
-        The server's.
-    other : LoadedModel or None
-        The second model that the plan names.
-    should_stop : callable
-        Asked before every step.
-
-    Yields
-    ------
-    VisualizeResponse or VolumeFile
-        Nothing after a stop; otherwise `completed` last.
-
-    Raises
-    ------
-    DeadUnit
-        The only volume's unit has no gradient, whatever is tried.
+        What was asked for.
+    model, other : LoadedModel
+        The model, and the second one if the plan names one.
+    first : int
+        Number of its first volume in the batch.
     """
-    job = _Job(plan, model, other)
-    items = [
-        engine.Item(model.with_targets(plan, item.objective, plan.box), item.seed) for item in plan.spec.items
-    ]
-    spec = replace(
-        plan.spec,
-        objective=items[0].objective,
-        batch=tuple(items[1:]),
-        anatomy=model.anatomy(plan, settings),
-        memory=settings.max_activation_bytes or free_bytes(model.device) * 3 // 4,
-    )
-    for event in engine.visualize(model.network, spec, should_stop):
-        match event:
-            case engine.Progress():
-                yield _progress(event)
-            case engine.Result():
-                yield from job.finish(event)
-            case engine.Snapshot():
-                yield job.file(event.image, vis.VOLUME_KIND_INTERMEDIATE, event)
-    if job.completed.batch or job.completed.HasField("evaluation"):
-        yield vis.VisualizeResponse(completed=job.finished())
 
-
-class _Job:
-    """What has come of a job so far."""
-
-    def __init__(self, plan: Plan, model: LoadedModel, other: LoadedModel | None) -> None:
+    def __init__(self, plan: Plan, model: LoadedModel, other: LoadedModel | None, first: int) -> None:
         self._plan, self._model, self._other = plan, model, other
+        self.items = [
+            engine.Item(model.with_targets(plan, item.objective, plan.box), item.seed)
+            for item in plan.spec.items
+        ]
+        self._mine = slice(first, first + len(self.items))
+        self._finished = False
         self._around = model.surroundings(plan)
         self._started = datetime.now(UTC)
         self._digests: dict[str, str] = {}
         self._first: dict[int, np.ndarray] = {}
-        self.completed = vis.Completed()
+        self._completed = vis.Completed()
+        self.over = False
 
-    def finish(self, result: engine.Result) -> Iterator[nifti.VolumeFile]:
-        """Write a result's volumes and judge it."""
-        if result.stopped is engine.Stop.DEAD and len(self._plan.spec.items) == 1:
+    def hear(self, event: engine.Event) -> Iterator[Event | Exception]:
+        """Describe an event of the batch as far as it concerns this job, as if it were alone."""
+        try:
+            if isinstance(event, engine.Progress):
+                yield from self._step(replace(event, items=event.items[self._mine]))
+            elif self._mine.start <= event.item < self._mine.stop:
+                own = replace(event, item=event.item - self._mine.start)
+                if isinstance(own, engine.Result):
+                    yield from self._finish(own)
+                else:
+                    yield self._file(own.image, vis.VOLUME_KIND_INTERMEDIATE, own)
+        except Exception as error:
+            # It is this job's own: the others are none the worse.
+            self.over = True
+            yield error
+
+    def _step(self, event: engine.Progress) -> Iterator[Event]:
+        if not self._finished:
+            yield _progress(event)
+        self._finished = all(item.stopped for item in event.items)
+        if event.items[0].stopped is engine.Stop.DEAD and len(self.items) == 1:
             raise DeadUnit(str(self._plan.spec.objective.terms[0].unit))
+
+    def _finish(self, result: engine.Result) -> Iterator[Event]:
+        """Write a result's volumes and judge it; after the last, complete the job."""
         whole = self._plan.box.paste(result.image.numpy(), self._around)
-        yield self.file(result.image, vis.VOLUME_KIND_FINAL, result)
+        yield self._file(result.image, vis.VOLUME_KIND_FINAL, result)
         for name, extra in result.extras.items():
-            yield self.file(extra, _EXTRAS[name], result)
+            yield self._file(extra, _EXTRAS[name], result)
         group = result.item // self._plan.request.samples
         first = self._first.setdefault(group, whole)
         alone = first is whole
@@ -110,11 +160,15 @@ class _Job:
         if self._other is not None:
             judged.transfer.CopyFrom(transfer(self._plan, result.item, self._other, whole))
         if result.item == 0:
-            self.completed.evaluation.CopyFrom(judged)
+            self._completed.evaluation.CopyFrom(judged)
         else:
-            self.completed.batch.append(judged)
+            self._completed.batch.append(judged)
+        if result.item == len(self.items) - 1:
+            self.over = True
+            self._completed.provenance.CopyFrom(self._provenance())
+            yield vis.VisualizeResponse(completed=self._completed)
 
-    def file(self, image: torch.Tensor, kind: "vis.VolumeKind", event: engine.Snapshot) -> nifti.VolumeFile:
+    def _file(self, image: torch.Tensor, kind: "vis.VolumeKind", event: engine.Snapshot) -> nifti.VolumeFile:
         """Write a volume of the canvas on the model's grid."""
         plan = self._plan
         # Outside the canvas there was no gradient, no opacity and no change of size.
@@ -128,8 +182,7 @@ class _Job:
             self._digests[file.begin.id] = file.begin.sha256
         return file
 
-    def finished(self) -> vis.Completed:
-        """Return the last event, with its provenance."""
+    def _provenance(self) -> vis.Provenance:
         plan, model = self._plan, self._model
         software = {name: version(name) for name in _SOFTWARE}
         software |= {"neurofv": __version__, "python": platform.python_version()}
@@ -148,8 +201,7 @@ class _Job:
         )
         provenance.started.FromDatetime(self._started)
         provenance.finished.FromDatetime(datetime.now(UTC))
-        self.completed.provenance.CopyFrom(provenance)
-        return self.completed
+        return provenance
 
 
 def _progress(event: engine.Progress) -> vis.VisualizeResponse:

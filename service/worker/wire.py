@@ -20,12 +20,13 @@ class Kind(IntEnum):
 
     RUN = 1  # to the worker: a resolved VisualizeRequest
     CANCEL = 2  # to the worker: stop this job within one step
-    READY = 3  # from the worker: models are loaded
+    READY = 3  # from the worker: models are loaded; the kind of its device, such as cpu
     EVENT = 4  # from the worker: a VisualizeResponse
     VOLUME = 5  # from the worker: length, VolumeBegin, file
     STOPPED = 6  # from the worker: cancelled, as asked
     FAILED = 7  # from the worker: a google.rpc.Status
     SUCCEEDED = 8  # from the worker: a VisualizeResponse with `completed`
+    JOIN = 9  # to the worker: a resolved VisualizeRequest that shares its batch with the next RUN
 
 
 @dataclass(frozen=True)
