@@ -12,9 +12,10 @@ import urllib.request
 from pathlib import Path
 
 import grpc
+import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from models import ZOO
+from models import ZOO, read_bundle, write_bundle
 from neurofv.v1 import model_service_pb2_grpc, visualization_service_pb2_grpc
 
 START_SECONDS = 120
@@ -103,4 +104,16 @@ def make_repository(root: Path) -> Path:
     weights = bytearray((spoiled / "weights.safetensors").read_bytes())
     weights[len(weights) // 2] ^= 1
     (spoiled / "weights.safetensors").write_bytes(weights)
+    return root
+
+
+def make_lifeless(root: Path, layer: str, channel: int) -> Path:
+    """Make a repository of one model, `lifeless`, in which a channel has no weights."""
+    bundle = read_bundle(ZOO / "lesion-shapes" / "1")
+    network = bundle.network()
+    with torch.no_grad():
+        network.get_submodule(layer).weight[channel] = 0.0
+    manifest = bundle.manifest.model_copy(update={"name": "lifeless", "files": {}})
+    folder = root / "lifeless" / "1"
+    write_bundle(folder, manifest, network, bundle.reference(), bundle.prior(), bundle.card(), onnx=False)
     return root

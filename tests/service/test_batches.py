@@ -2,16 +2,15 @@
 
 import hashlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
 import torch
 
-from models import ZOO, read_bundle, write_bundle
+from models import ZOO, read_bundle
 from neurofv.v1 import visualization_service_pb2 as vis
-from tests.server import RunningServer
+from tests.server import RunningServer, make_lifeless
 from tests.service.requests import CUBE, Stream, failure, request
 
 SMALL = "canvas { size_mm { i: 48 j: 48 k: 48 } } snapshot_every: 2 steps: 4"
@@ -95,16 +94,7 @@ def _likeness(volumes: list[np.ndarray]) -> float:
 @pytest.fixture(scope="module")
 def lifeless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server whose model has a channel without weights."""
-    root: Path = tmp_path_factory.mktemp("repository")
-    bundle = read_bundle(ZOO / "lesion-shapes" / "1")
-    network = bundle.network()
-    with torch.no_grad():
-        network.get_submodule(LAYER).weight[4] = 0.0
-    files = bundle.manifest.model_copy(update={"name": "lifeless", "files": {}})
-    write_bundle(
-        root / "lifeless" / "1", files, network, bundle.reference(), bundle.prior(), bundle.card(), onnx=False
-    )
-    running = RunningServer(root)
+    running = RunningServer(make_lifeless(tmp_path_factory.mktemp("repository"), LAYER, 4))
     yield running
     running.stop()
 
