@@ -25,8 +25,8 @@ HELD = (CUBE, CANVAS, "steps: 5000 snapshot_every: 0")
 SHARED = "neurofv_jobs_shared_total"
 
 
-def _channel(number: int, field: str = "objective", weight: float = 1.0) -> str:
-    return f'{field} {{ terms {{ weight: {weight} channel {{ layer: "{LAYER}" channel: {number} }} }} }}'
+def _channel(number: int, field: str = "objective") -> str:
+    return f'{field} {{ terms {{ channel {{ layer: "{LAYER}" channel: {number} }} }} }}'
 
 
 # Which jobs go together.
@@ -186,8 +186,8 @@ def _wait(condition: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.01)
 
 
-def _at_once(server: RunningServer, *asked: tuple[str, ...], model: str = "lesion-shapes") -> list[Call]:
-    """Let jobs wait behind another one, then let them go at the same time; return their calls."""
+def _behind(server: RunningServer, *asked: tuple[str, ...], model: str = "lesion-shapes") -> list[Call]:
+    """Let jobs wait behind another one, then cancel that; return the calls, that one first."""
     held = Call(server, *HELD, model=model)
     _wait(lambda: held.steps > 0)
     calls = []
@@ -195,7 +195,12 @@ def _at_once(server: RunningServer, *asked: tuple[str, ...], model: str = "lesio
         calls.append(Call(server, *parts, model=model))
         _wait(lambda: server.metric("neurofv_queue_depth") == len(calls))
     held.call.cancel()
-    return calls
+    return [held, *calls]
+
+
+def _at_once(server: RunningServer, *asked: tuple[str, ...], model: str = "lesion-shapes") -> list[Call]:
+    """Let jobs wait until all are there, then go; return their calls."""
+    return _behind(server, *asked, model=model)[1:]
 
 
 def _alone(server: RunningServer, *parts: str, model: str = "lesion-shapes") -> Call:
@@ -238,18 +243,22 @@ def test_jobs_that_share_a_batch_receive_what_they_receive_alone(server: Running
 
 
 def test_metrics_count_every_job_of_a_shared_batch(server: RunningServer) -> None:
-    calls = _at_once(server, *JOBS[:2])
-    ended = [
-        'neurofv_jobs_finished_total{model="lesion-shapes",reason="",state="SUCCEEDED"}',
-        'neurofv_job_duration_seconds_count{model="lesion-shapes"}',
-        "neurofv_time_to_first_volume_seconds_count",
-    ]
-    waited = "neurofv_queue_wait_seconds_count"
-    before, begun = [server.metric(name) for name in ended], server.metric(waited)
+    names = {
+        'neurofv_jobs_finished_total{model="lesion-shapes",reason="",state="SUCCEEDED"}': 2,
+        "neurofv_time_to_first_volume_seconds_count": 2,
+        # The job that held the others up counts too.
+        "neurofv_queue_wait_seconds_count": 3,
+        'neurofv_job_duration_seconds_count{model="lesion-shapes"}': 3,
+    }
+    steps = 'neurofv_optimizer_steps_total{model="lesion-shapes"}'
+    before, done = {name: server.metric(name) for name in names}, server.metric(steps)
+    first, second = (_channel(3), RUN), (_channel(7), RUN)
+    held, *calls = _behind(server, first, second)
     _wait(lambda: server.metric("neurofv_jobs_running") == 2)
     assert [call.stream.kinds()[-1] for call in calls] == ["completed"] * 2
-    assert server.metric(waited) - begun <= 2
-    assert [server.metric(name) for name in ended[:1]] == [before[0] + 2]
+    assert {name: server.metric(name) - before[name] for name in names} == names
+    # Some steps of the cancelled job were counted and not received.
+    assert 24 <= server.metric(steps) - done - held.steps < 36
     assert server.metric("neurofv_jobs_running") == 0
 
 
@@ -277,9 +286,11 @@ def test_when_all_are_cancelled_the_batch_stops(server: RunningServer) -> None:
 
 
 def test_a_job_that_diverges_fails_alone(server: RunningServer) -> None:
-    # With this weight the objective is within single precision at first, and beyond it at step 3.
+    # With so much weight the objective is within single precision at first, and beyond it at step 3.
+    term = f'terms {{ weight: 3.93e35 channel {{ layer: "{LAYER}" channel: 3 }} }} '
+    huge = f"objective {{ {32 * term} }}"
     run = RUN.replace("snapshot_every: 4", "snapshot_every: 2")
-    asked = [(_channel(7), run), (_channel(3, weight=1.24e37), run), (_channel(9), run)]
+    asked = [(_channel(7), run), (huge, run), (_channel(9), run)]
     before = server.metric(SHARED)
     calls = _at_once(server, *asked)
     _assert_as_alone(server, calls, asked)
