@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.grid import Grid, radial_shells
+from engine.itemwise import means
 from engine.network import Prepared, prepared
 from engine.objective import Channel, Objective
 from engine.transform import Transforms, apply
@@ -198,7 +199,7 @@ class _Lengths(torch.autograd.Function):
         for (axis, _), step in zip(axes, steps, strict=True):
             square.narrow(axis, 0, step.shape[axis]).addcmul_(step, step)
         lengths = square.sqrt_()
-        means = lengths.flatten(1).mean(1)
+        found = means(lengths)
         if context.needs_input_grad[0]:
             count = lengths[0].numel()
             slope = torch.zeros_like(image)
@@ -208,7 +209,7 @@ class _Lengths(torch.autograd.Function):
                 slope.narrow(axis, 0, inner).sub_(pull, alpha=1 / (size * count))
                 slope.narrow(axis, 1, inner).add_(pull, alpha=1 / (size * count))
             context.save_for_backward(slope)
-        return means
+        return found
 
     @staticmethod
     def backward(context: Any, *slopes: Tensor) -> tuple[Tensor, None]:

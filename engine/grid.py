@@ -1,7 +1,7 @@
 """The grid on which a volume lives, and its frequencies."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from engine.fields import InvalidField
+from engine.itemwise import each
 from engine.once import Once
 
 _FWHM_PER_SIGMA = math.sqrt(8 * math.log(2))
@@ -80,12 +81,18 @@ class Grid(Once):
 
     def to_spectrum(self, image: Tensor) -> Tensor:
         """Transform an image `(..., *shape)`, padded with zeros, to its half spectrum."""
-        return torch.fft.rfftn(image, s=self.fourier_shape, dim=self.axes, norm="ortho")
+        return self._transformed(torch.fft.rfftn, image)
 
     def from_spectrum(self, spectrum: Tensor) -> Tensor:
         """Transform a half spectrum to an image `(..., *shape)`, cutting the padding off."""
-        image = torch.fft.irfftn(spectrum, s=self.fourier_shape, dim=self.axes, norm="ortho")
+        image = self._transformed(torch.fft.irfftn, spectrum)
         return image[(..., *(slice(size) for size in self.shape))]
+
+    def _transformed(self, transform: Callable[..., Tensor], values: Tensor) -> Tensor:
+        def whole(part: Tensor) -> Tensor:
+            return transform(part, s=self.fourier_shape, dim=self.axes, norm="ortho")
+
+        return each(whole, values) if values.ndim > self.ndim else whole(values)
 
     def gaussian_transfer(self, fwhm: float) -> Tensor:
         """Frequency response of a Gaussian filter.
