@@ -28,7 +28,7 @@ def joint(spec: Spec, device: torch.device) -> list[tuple[int, Spec]]:
     if not separate(device) or any(regularizer.couples for regularizer in spec.regularizers):
         return [(0, spec)]
     size = 1
-    if all(part.itemwise for part in (spec.parameterization, *spec.regularizers)):
+    if spec.parameterization.itemwise and all(r.itemwise for r in spec.regularizers):
         size = max(1, _JOINT_VOXELS // (math.prod(spec.grid.shape) * spec.transforms.copies))
     found = []
     for number in range(0, len(spec.items), size):
@@ -81,7 +81,7 @@ class Audience:
     def read(
         self, shown: Tensor, draws: Sequence[Draw] | None, layers: set[str]
     ) -> list[Mapping[str, Tensor]]:
-        """Return, for each volume, what the layers say of its transformed copies `(copies, channels, ...)`."""
+        """Return, for each volume, what the layers say of its copies, transformed, `(copies, ...)`."""
         reader = self.reader(layers)
         found = [reader(part, self.keep) for part in parts(self._moved(shown, draws), self.count)]
         if len(found) == self.count:

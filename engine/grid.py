@@ -1,9 +1,9 @@
 """The grid on which a volume lives, and its frequencies."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -86,7 +86,9 @@ class Grid(Once):
     def from_spectrum(self, spectrum: Tensor) -> Tensor:
         """Transform a half spectrum to an image `(..., *shape)`, cutting the padding off."""
         image = self._transformed(torch.fft.irfftn, spectrum)
-        return image[(..., *(slice(size) for size in self.shape))]
+        for axis, size in zip(self.axes, self.shape, strict=True):
+            image = image.narrow(axis, 0, size)
+        return image
 
     def _transformed(self, transform: Callable[..., Tensor], values: Tensor) -> Tensor:
         def whole(part: Tensor) -> Tensor:
@@ -113,14 +115,15 @@ class Grid(Once):
         )
 
 
-def radial_shells(shape: Sequence[int], voxel_size: Sequence[float]) -> tuple[Tensor, Tensor]:
+@lru_cache(maxsize=4)
+def radial_shells(shape: tuple[int, ...], voxel_size: tuple[float, ...]) -> tuple[Tensor, Tensor]:
     """Sort the coefficients of a half spectrum by radial frequency.
 
     Parameters
     ----------
-    shape : sequence of int
+    shape : tuple of int
         Voxels along each axis of the image.
-    voxel_size : sequence of float
+    voxel_size : tuple of float
         Edge lengths of a voxel, mm.
 
     Returns

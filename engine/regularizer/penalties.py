@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from engine.evaluation import gradient_length
 from engine.fields import number
 from engine.itemwise import means
 from engine.regularizer.base import Look, Regularizer
+from engine.roughness import gradient_length
 
 
 @dataclass(frozen=True)
