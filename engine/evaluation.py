@@ -6,9 +6,8 @@ every other unit as well. Each function here measures one of these.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +15,11 @@ from torch import Tensor, nn
 from engine.grid import Grid, radial_shells
 from engine.network import Prepared, prepared
 from engine.objective import Channel, Objective
-from engine.transform import Transforms, apply
+from engine.roughness import gradient_length
+from engine.transform import Draw, Transforms, apply
 
 _BATCH = 8
 _SEED = int.from_bytes(b"neurofv", "big")
-# The square of a slope far below a grey level per mm: the root of zero itself has no slope.
-_FLAT = 1e-8
 # No coefficient of a brain is as small: its logarithm stands for that of zero.
 _SILENT = 1e-8
 _NEAR_BOUND = 0.01
@@ -90,11 +88,18 @@ def held_out(
     Tensor, (terms, count)
         Activations, unweighted. The first copies are the same whatever the count.
     """
-    generator = torch.Generator().manual_seed(seed)
+
+    def drawn() -> list[Draw]:
+        generator = torch.Generator().manual_seed(seed)
+        return [transforms.draw(grid, generator, 1.0) for _ in range(count)]
+
+    # The volumes of a batch are judged under the same draws. Those with noise would take its memory.
+    light = not (transforms.noise or transforms.bias_field)
+    every = grid.once(("held out", transforms, count, seed), drawn) if light else drawn()
 
     def copies() -> Iterable[Tensor]:
         for first in range(0, count, _BATCH):
-            draws = [transforms.draw(grid, generator, 1.0) for _ in range(first, min(first + _BATCH, count))]
+            draws = every[first : first + _BATCH]
             yield apply(image.detach().expand(len(draws), 1, *grid.shape), draws, grid, intensity_range)
 
     return _read(network, objective, copies())
@@ -169,53 +174,6 @@ def saturated_share(
     return ((voxels <= low + margin) | (voxels >= high - margin)).double().mean().item()
 
 
-def gradient_length(image: Tensor, grid: Grid) -> Tensor:
-    """Return the mean length of the intensity gradient (Rudin, Osher, Fatemi 1992).
-
-    Parameters
-    ----------
-    image, grid : Tensor, (batch, 1, *shape), and Grid
-        Volumes, model units, and their grid.
-
-    Returns
-    -------
-    Tensor, (batch,)
-        Model units per mm; 1e-4 where all is flat.
-    """
-    lengths: Tensor = _Lengths.apply(image, grid)
-    return lengths
-
-
-class _Lengths(torch.autograd.Function):
-    """Mean gradient lengths; their own gradient is made on the way, while the differences are at hand."""
-
-    @staticmethod
-    def forward(context: Any, image: Tensor, grid: Grid) -> Tensor:
-        axes = list(zip(grid.axes, grid.voxel_size, strict=True))
-        # The border is repeated: no gradient leads out of the volume.
-        steps = [image.diff(dim=axis).div_(size) for axis, size in axes]
-        square = torch.full_like(image, _FLAT)
-        for (axis, _), step in zip(axes, steps, strict=True):
-            square.narrow(axis, 0, step.shape[axis]).addcmul_(step, step)
-        lengths = square.sqrt_()
-        means = lengths.flatten(1).mean(1)
-        if context.needs_input_grad[0]:
-            count = lengths[0].numel()
-            slope = torch.zeros_like(image)
-            for (axis, size), step in zip(axes, steps, strict=True):
-                inner = step.shape[axis]
-                pull = step.div_(lengths.narrow(axis, 0, inner))
-                slope.narrow(axis, 0, inner).sub_(pull, alpha=1 / (size * count))
-                slope.narrow(axis, 1, inner).add_(pull, alpha=1 / (size * count))
-            context.save_for_backward(slope)
-        return means
-
-    @staticmethod
-    def backward(context: Any, *slopes: Tensor) -> tuple[Tensor, None]:
-        ((slope,), (weights,)) = context.saved_tensors, slopes
-        return slope * weights.reshape(-1, *(1,) * (slope.ndim - 1)), None
-
-
 def total_variation(image: Tensor, grid: Grid) -> float:
     """Return `gradient_length` of one volume, `(*shape)`: model units per mm."""
     return gradient_length(image.detach()[None, None], grid).item()
@@ -244,7 +202,33 @@ def layer_readings(
     """
     with torch.no_grad():
         (said,) = prepared(network).reader([unit.layer], behind_nonlinearities)(image[None, None]).values()
-        return torch.cat([replace(unit, channel=channel).read(said) for channel in range(said.shape[1])])
+        return channel_readings(unit, said)
+
+
+def channel_readings(unit: Channel, said: Tensor) -> Tensor:
+    """Return what `layer_readings` does, `(channels,)`, of what the layer says, `(1, channels, *spatial)`."""
+    # Channels in the place of volumes are read all at once, as they lie in memory.
+    return replace(unit, channel=0).read(said.transpose(0, 1))
+
+
+def answers(network: nn.Module | Prepared, objective: Objective, image: Tensor) -> Mapping[str, Tensor]:
+    """Read every layer of an objective once, without gradients.
+
+    Parameters
+    ----------
+    network, objective : nn.Module (or Prepared) and Objective
+        The network, which is left as found, and the terms whose layers are read.
+    image : Tensor, (*shape)
+        The volume, model units.
+
+    Returns
+    -------
+    dict of str to Tensor
+        By layer, `(1, channels, *spatial)`: what `Objective.read` and `channel_readings` take.
+    """
+    with torch.no_grad():
+        reader = prepared(network).reader(objective.layers, objective.behind_nonlinearities)
+        return reader(image[None, None])
 
 
 def selectivity(activation: Tensor, real_low: Tensor | None, real_high: Tensor | None, channel: int) -> int:

@@ -1,14 +1,15 @@
 """The grid on which a volume lives, and its frequencies."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
 
 from engine.fields import InvalidField
+from engine.itemwise import each
 from engine.once import Once
 
 _FWHM_PER_SIGMA = math.sqrt(8 * math.log(2))
@@ -80,12 +81,20 @@ class Grid(Once):
 
     def to_spectrum(self, image: Tensor) -> Tensor:
         """Transform an image `(..., *shape)`, padded with zeros, to its half spectrum."""
-        return torch.fft.rfftn(image, s=self.fourier_shape, dim=self.axes, norm="ortho")
+        return self._transformed(torch.fft.rfftn, image)
 
     def from_spectrum(self, spectrum: Tensor) -> Tensor:
         """Transform a half spectrum to an image `(..., *shape)`, cutting the padding off."""
-        image = torch.fft.irfftn(spectrum, s=self.fourier_shape, dim=self.axes, norm="ortho")
-        return image[(..., *(slice(size) for size in self.shape))]
+        image = self._transformed(torch.fft.irfftn, spectrum)
+        for axis, size in zip(self.axes, self.shape, strict=True):
+            image = image.narrow(axis, 0, size)
+        return image
+
+    def _transformed(self, transform: Callable[..., Tensor], values: Tensor) -> Tensor:
+        def whole(part: Tensor) -> Tensor:
+            return transform(part, s=self.fourier_shape, dim=self.axes, norm="ortho")
+
+        return each(whole, values) if values.ndim > self.ndim else whole(values)
 
     def gaussian_transfer(self, fwhm: float) -> Tensor:
         """Frequency response of a Gaussian filter.
@@ -106,14 +115,15 @@ class Grid(Once):
         )
 
 
-def radial_shells(shape: Sequence[int], voxel_size: Sequence[float]) -> tuple[Tensor, Tensor]:
+@lru_cache(maxsize=4)
+def radial_shells(shape: tuple[int, ...], voxel_size: tuple[float, ...]) -> tuple[Tensor, Tensor]:
     """Sort the coefficients of a half spectrum by radial frequency.
 
     Parameters
     ----------
-    shape : sequence of int
+    shape : tuple of int
         Voxels along each axis of the image.
-    voxel_size : sequence of float
+    voxel_size : tuple of float
         Edge lengths of a voxel, mm.
 
     Returns

@@ -6,7 +6,6 @@ position is read in the two planes next to it, and the two are mixed. The same
 interpolation, four times as fast there and twice on the way back.
 """
 
-import math
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine.grid import Grid
+from engine.itemwise import each
 
 # float32 places a row of a tall picture to about this share of its height.
 _ROW_ERROR = 2.0**-23
@@ -47,8 +47,8 @@ def resample(image: Tensor, grid: Grid, matrix: Tensor, shift: Tensor) -> Tensor
     if grid.ndim == 1:
         # torch samples pictures and volumes only: a line is a picture of one row.
         positions = functional.pad(positions, (0, 1)).unsqueeze(1)
-        return sample(image.unsqueeze(-2), positions).squeeze(-2)
-    return sample(image, positions)
+        return each(sample, image.unsqueeze(-2), positions).squeeze(-2)
+    return each(sample, image, positions)
 
 
 def sample(image: Tensor, positions: Tensor) -> Tensor:
@@ -69,36 +69,40 @@ class _Tall(torch.autograd.Function):
     def forward(context: Any, image: Tensor, places: Tensor, share: Tensor) -> Tensor:
         context.save_for_backward(places, share)
         context.shape = image.shape
-        pair = torch.grid_sampler_2d(_pair(image, len(places)), places, _BILINEAR, _BORDER, _CORNERS)
-        near, far = pair.unbind(1)
-        return torch.lerp(near, far, share).reshape(image.shape)
+        out = image.new_empty(image.shape)
+        # One volume at a time, as all threads share its parts: neither memory nor bits depend on the batch.
+        for whole, place, mix, goal in zip(image, places, share, out, strict=True):
+            pair = torch.grid_sampler_2d(_pair(whole, len(place)), place, _BILINEAR, _BORDER, _CORNERS)
+            torch.lerp(pair[:, 0], pair[:, 1], mix, out=goal.view(mix.shape))
+        return out
 
     @staticmethod
     def backward(context: Any, *slopes: Tensor) -> tuple[Tensor, None, None]:
         (places, share), (slope,) = context.saved_tensors, slopes
         slope = slope.reshape(share.shape)
-        both = slope.new_empty(len(share), 2, *share.shape[1:])
-        torch.mul(slope, share, out=both[:, 1])
-        torch.sub(slope, both[:, 1], out=both[:, 0])
+        parts, *lines = share.shape[1:]
+        both = slope.new_empty(len(share), parts, 2, *lines)
+        torch.mul(slope, share, out=both[:, :, 1])
+        torch.sub(slope, both[:, :, 1], out=both[:, :, 0])
+        total = slope.new_zeros(context.shape)
         # The picture itself does not count: its values are no part of a linear map's gradient.
-        like = _pair(slope.new_empty(context.shape), len(places))
-        pair, _ = torch.ops.aten.grid_sampler_2d_backward(
-            both, like, places, _BILINEAR, _BORDER, _CORNERS, [True, False]
-        )
-        batch, _, planes, *plane = context.shape
-        near, far = pair.reshape(batch, -1, 2, planes - 1, *plane).sum(1).unbind(1)
-        total = functional.pad(near, (0, 0, 0, 0, 0, 1))
-        total[:, 1:] += far
-        return total.unsqueeze(1), None, None
+        like = _pair(slope.new_empty(context.shape[1:]), parts)
+        for ends, place, goal in zip(both, places, total[:, 0], strict=True):
+            pair, _ = torch.ops.aten.grid_sampler_2d_backward(
+                ends, like, place, _BILINEAR, _BORDER, _CORNERS, [True, False]
+            )
+            planes = pair.sum(0) if parts > 1 else pair[0]
+            near, far = planes.view(2, -1, *goal.shape[1:])
+            goal[:-1] = near
+            goal[1:] += far
+        return total, None, None
 
 
 def _pair(image: Tensor, parts: int) -> Tensor:
-    """View volumes `(batch, 1, X, Y, Z)` as tall pictures of two channels, one plane apart."""
-    batch, _, planes, rows, columns = image.shape
-    image = image.contiguous()
-    size = batch, 2, (planes - 1) * rows, columns
-    pictures = image.as_strided(size, (planes * rows * columns, rows * columns, columns, 1))
-    return pictures.repeat_interleave(parts // batch, 0) if batch > 1 else pictures.expand(parts, -1, -1, -1)
+    """View a volume `(1, X, Y, Z)` as a tall picture of two channels, one plane apart, `parts` times."""
+    _, planes, rows, columns = image.shape
+    size = parts, 2, (planes - 1) * rows, columns
+    return image.contiguous().as_strided(size, (0, rows * columns, columns, 1))
 
 
 @torch.no_grad()
@@ -107,9 +111,9 @@ def _tall_positions(batch: int, grid: Grid, matrix: Tensor, shift: Tensor) -> tu
 
     Returns
     -------
-    places : Tensor, (parts, rows, Z, 2)
+    places : Tensor, (batch, parts, rows, Z, 2)
         From -1 to 1, the column first; the threads share the parts.
-    share : Tensor, (parts, rows, Z)
+    share : Tensor, (batch, parts, rows, Z)
         From 0 to 1.
     """
     planes, rows, columns = grid.shape
@@ -125,8 +129,8 @@ def _tall_positions(batch: int, grid: Grid, matrix: Tensor, shift: Tensor) -> tu
     torch.mul(row, 2 / height, out=places[..., 1]).add_(1 / height - 1)
     along, across, last = ((2 / columns) * line for line in lines[2])
     torch.add(along + (across + (1 / columns - 1)), last, out=places[..., 0])
-    parts = _parts(batch, planes * rows)
-    return places.reshape(parts, -1, columns, 2), share.reshape(parts, -1, columns)
+    parts = _parts(planes * rows)
+    return places.reshape(batch, parts, -1, columns, 2), share.reshape(batch, parts, -1, columns)
 
 
 def _lines(batch: int, grid: Grid, matrix: Tensor, shift: Tensor) -> list[list[Tensor]]:
@@ -151,10 +155,10 @@ def _sum(lines: list[Tensor]) -> Tensor:
     return (first + second) + last
 
 
-def _parts(batch: int, rows: int) -> int:
-    """Return into how many parts of equal length the pictures are cut, for each thread at least one."""
-    wanted = min(_MOST_PARTS, math.ceil(torch.get_num_threads() / batch))
-    return batch * next(parts for parts in range(wanted, 0, -1) if rows % parts == 0)
+def _parts(rows: int) -> int:
+    """Return into how many parts of equal length a picture is cut, if possible one for each thread."""
+    wanted = min(_MOST_PARTS, torch.get_num_threads())
+    return next(parts for parts in range(wanted, 0, -1) if rows % parts == 0)
 
 
 def _positions(image: Tensor, grid: Grid, matrix: Tensor, shift: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from engine.anatomy import Anatomy
 from engine.fields import Checked, number
+from engine.itemwise import rows
 
 # An intensity at the very end of the range would map to infinity before the squashing.
 _MARGIN = 0.02
@@ -29,7 +30,9 @@ class _Shown(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, latent: Tensor, scene: "Scene") -> Tensor:
         low, high = scene.range
-        share = (latent + scene.base).sigmoid_()
+        share = latent + scene.base
+        for part in rows(share):
+            part.sigmoid_()
         context.scene = scene
         shown = torch.add(scene.offset, share, alpha=high - low)
         bounded = shown.clamp(low, high)

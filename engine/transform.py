@@ -16,6 +16,7 @@ from torch import Tensor
 
 from engine.fields import Checked, number
 from engine.grid import Grid
+from engine.itemwise import each, separate
 from engine.resampling import half, resample
 
 # Below this share of the intensity range a power is replaced by the line through zero that meets it:
@@ -205,7 +206,11 @@ def _move(images: Tensor, draws: Sequence[Draw], grid: Grid) -> Tensor:
     """Apply the draws' geometry; where all of it is flips, voxels are exchanged and none is interpolated."""
     matrix = torch.stack([draw.matrix for draw in draws])
     shift = torch.stack([draw.shift for draw in draws])
-    if shift.any() or (matrix.abs() != torch.eye(grid.ndim).to(matrix)).any():
+    between = shift.any(1) | (matrix.abs() != torch.eye(grid.ndim).to(matrix)).flatten(1).any(1)
+    if between.any():
+        if separate(images.device) and not between.all():
+            pairs = zip(images.split(1), draws, strict=True)
+            return torch.cat([_move(image, [draw], grid) for image, draw in pairs])
         return resample(images, grid, matrix, shift)
     flips = matrix.diagonal(dim1=1, dim2=2) < 0
     if not flips.any():
@@ -224,7 +229,7 @@ def _change_intensity(images: Tensor, draws: Sequence[Draw], low: float, span: f
     share = (images - low) / span
     changed = gain * share
     if any(draw.exponent != 1 for draw in draws):
-        changed = changed * share.abs().clamp_min(_TOE) ** (exponent - 1)
+        changed = changed * each(torch.pow, share.abs().clamp_min(_TOE), exponent - 1)
     if any(draw.field is not None for draw in draws):
         fields = [one if draw.field is None else draw.field for draw in draws]
         shape = torch.broadcast_shapes(*(field.shape for field in fields))

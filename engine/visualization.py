@@ -2,20 +2,21 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from engine.batch import Audience, groups, joint
 from engine.events import Event, ItemProgress, Progress, Result, Snapshot
-from engine.network import Prepared, Reader, prepared, redirected
+from engine.itemwise import rows
+from engine.network import Prepared, prepared, redirected
 from engine.parameterization.base import Stage
 from engine.regularizer.base import Look, Regularizer
 from engine.spec import Spec
 from engine.start import Scene
 from engine.stopping import Stop, Watch
-from engine.transform import Draw, apply
+from engine.transform import Draw
 
 # A unit that has had no gradient at all for so many steps from the first gets none later.
 _DEAD_STEPS = 8
@@ -67,7 +68,7 @@ def visualize(
         The method needs a part of the anatomy that was not given.
     """
     network = prepared(network)
-    runs = [_Run(network, part, first) for first, part in _parts(spec, network.device)]
+    runs = [_Run(network, part, first) for first, part in joint(spec, network.device)]
     started = time.perf_counter()
     for step in range(1, spec.steps + 1):
         if should_stop():
@@ -95,25 +96,11 @@ def visualize(
         yield from run.results(Stop.TIME if late else Stop.STEPS)
 
 
-def _parts(spec: Spec, device: torch.device) -> list[tuple[int, Spec]]:
-    """Return the runs that a batch is computed as, each with the number of its first volume.
-
-    A GPU computes all volumes together. On a CPU that gains nothing, and the
-    rounding of convolutions and Fourier transforms depends on the size of the
-    batch: there each volume runs by itself, step by step with the others, and
-    comes out with the very bits that it has alone.
-    """
-    if device.type != "cpu" or any(regularizer.couples for regularizer in spec.regularizers):
-        return [(0, spec)]
-    items = enumerate(spec.items)
-    return [(n, replace(spec, objective=item.objective, seed=item.seed, batch=())) for n, item in items]
-
-
 class _Run:
     """Volumes that are computed together, between steps."""
 
     def __init__(self, network: Prepared, spec: Spec, first: int) -> None:
-        self.network, self.spec, self.first = network, spec, first
+        self.spec, self.first = spec, first
         self.progress: tuple[ItemProgress, ...] = ()
         device = network.device
         self.generators = [torch.Generator().manual_seed(item.seed) for item in spec.items]
@@ -127,14 +114,14 @@ class _Run:
         )
         stage = Stage(spec.grid, spec.start, self.scene, spec.anatomy, self.generators, device)
         self.latent = spec.parameterization.latent(stage)
-        self.optimizer = spec.optimizer.over(self.latent.free)
+        self.audience = Audience(network, spec, self.latent.volume())
+        # Volumes that are separate are parameters of their own, which share the memory of the free numbers.
+        self.moved = [part for free in self.latent.free for part in rows(free.detach())]
+        self.optimizer = spec.optimizer.over(self.moved)
         self.watches = [Watch() for _ in spec.items]
         self.alive = torch.zeros(len(spec.items), dtype=torch.bool, device=device)
         self.saliency = torch.zeros(len(spec.items), *spec.grid.shape, device=device)
         self.steps_taken = 0
-        self.keep = spec.memory is None or self._reader(spec.layers).fits(
-            self.latent.volume().detach(), spec.memory // spec.transforms.copies
-        )
         # What a balanced penalty is multiplied by; 0 until it has a gradient.
         self.balance = {r.name: torch.zeros(len(spec.items), device=device) for r in spec.regularizers}
 
@@ -153,7 +140,9 @@ class _Run:
         # Leaves of their own: the objective's gradient on the volume is looked at before it goes on.
         pixels, shown = volume.detach().requires_grad_(), seen.detach().requires_grad_()
         draws = self._draws((step - 1) / max(spec.steps - 1, 1))
-        look, objective = self._look(pixels, shown, draws)
+        running = [not watch.stopped for watch in self.watches]
+        objective, found = self._objective(shown, draws, running)
+        look = self._look(pixels, draws, found)
         upward = self._upward(objective, shown, draws, step)
         # Before the penalties: they are balanced with the gradient that is followed.
         for regularizer in spec.regularizers:
@@ -167,31 +156,40 @@ class _Run:
             slopes.append(on_pixels)
         # Only the latent's gradient is made; nothing accumulates anywhere else.
         gradients = torch.autograd.grad(outputs, self.latent.free, slopes)
-        for free, gradient in zip(self.latent.free, gradients, strict=True):
-            # The optimizer goes through both as they lie in memory.
-            free.grad = gradient.contiguous()
+        # The optimizer goes through both as they lie in memory.
+        slopes = [part for gradient in gradients for part in rows(gradient.contiguous())]
+        for free, slope in zip(self.moved, slopes, strict=True):
+            free.grad = slope
         self.optimizer.step()
         for regularizer in spec.regularizers:
             regularizer.after_step(self.latent, spec.anatomy, spec.grid)
-        self.progress = _progress(objective, {**penalties, **own}, step)
+        latest = _progress(objective, {**penalties, **own})
+        for now, runs in zip(latest, running, strict=True):
+            if runs and not all(map(math.isfinite, (now.objective, *now.penalties.values()))):
+                raise Diverged(step)
+        # What is finished stays as it was.
+        before = self.progress or latest
+        self.progress = tuple(
+            now if runs else then for now, then, runs in zip(latest, before, running, strict=True)
+        )
 
     @torch.no_grad()
-    def look(self, step: int) -> None:
-        """Look at the untransformed volumes: keep the best, finish those that are done."""
+    def look(self, step: int, only: int | None = None) -> None:
+        """Look at the untransformed volumes, or at one: keep the best, finish those that are done."""
         volume = self.latent.volume()
-        if not volume.isfinite().all():
-            raise Diverged(step)
-        look, objective = self._look(volume, volume, None)
+        found = self.audience.read(volume, None, self.spec.layers)
+        objective, look = self.audience.objectives(found), self._look(volume, None, found)
         score = objective - sum(self.latent.penalties().values())
         for regularizer, penalty in self._penalties(look):
             score = score - penalty * (self.balance[regularizer.name] if regularizer.balanced else 1)
         extras = self.latent.extras()
         for index, (item, watch) in enumerate(zip(self.spec.items, self.watches, strict=True)):
-            if watch.stopped:
+            if watch.stopped or only not in (None, index):
                 continue
+            if not volume[index].isfinite().all():
+                raise Diverged(step)
             first = item.objective.terms[0]
-            answer = look.activations[first.unit.layer][index : index + 1]
-            activation = float(first.unit.read(answer))
+            activation = float(first.unit.read(found[index][first.unit.layer]))
             if watch.look(float(score[index]), activation, self.spec.stopping, first.sense.value):
                 watch.score, watch.step = float(score[index]), step
                 watch.image = volume[index, 0].cpu().clone()
@@ -203,10 +201,10 @@ class _Run:
     def snapshots(self, step: int) -> Iterator[Snapshot]:
         """Yield the volumes that are not finished."""
         volume = self.latent.volume()
-        if not volume.isfinite().all():
-            raise Diverged(step)
         for index, watch in enumerate(self.watches):
             if not watch.stopped:
+                if not volume[index].isfinite().all():
+                    raise Diverged(step)
                 yield Snapshot(step, volume[index, 0].cpu().clone(), self.first + index)
 
     def results(self, otherwise: Stop) -> Iterator[Result]:
@@ -216,7 +214,7 @@ class _Run:
                 raise Diverged(self.steps_taken)
             stopped = watch.stopped or otherwise
             item = self.first + index
-            redirected_steps, recomputed = watch.redirected_steps, not self.keep
+            redirected_steps, recomputed = watch.redirected_steps, not self.audience.keep
             yield Result(watch.step, watch.image, item, watch.extras, stopped, redirected_steps, recomputed)
 
     def _draws(self, progress: float) -> list[Draw] | None:
@@ -230,39 +228,28 @@ class _Run:
             for _ in range(transforms.copies)
         ]
 
-    def _reader(self, layers: set[str]) -> Reader:
-        spec = self.spec
-        return self.network.reader(layers, spec.objective.behind_nonlinearities, spec.precision)
-
-    def _read(self, volume: Tensor, draws: Sequence[Draw] | None, layers: set[str]) -> Mapping[str, Tensor]:
-        """Return what the layers say of transformed volumes."""
-        if draws is not None:
-            volume = apply(volume, draws, self.spec.grid, self.spec.intensity_range)
-        return self._reader(layers)(volume, self.keep)
-
-    def _look(self, image: Tensor, shown: Tensor, draws: Sequence[Draw] | None) -> tuple[Look, Tensor]:
-        """Return what regularizers see, and the objective of each volume."""
-        spec = self.spec
-        found = self._read(shown, draws, spec.layers)
+    def _look(
+        self, image: Tensor, draws: Sequence[Draw] | None, found: Sequence[Mapping[str, Tensor]]
+    ) -> Look:
+        """Return what regularizers see of volumes, and of what the network says of them."""
+        spec, regularizers = self.spec, self.spec.regularizers
+        read = set().union(*(r.layers for r in regularizers))
         home: Mapping[str, Tensor] = {}
-        if layers := set().union(*(r.layers for r in spec.regularizers if r.reads_home)):
+        if layers := set().union(*(r.layers for r in regularizers if r.reads_home)):
             start = self.scene.home.expand_as(image)
+            copies = 1 if draws is None else spec.transforms.copies
             with torch.no_grad():
-                home = self._read(start.repeat_interleave(len(shown) // len(image), 0), draws, layers)
-        look = Look(image, self.scene.home, spec.grid, spec.anatomy, found, home, _groups(spec))
-        return look, self._objective(found, len(image))
+                home = _joined(self.audience.read(start.repeat_interleave(copies, 0), draws, layers), layers)
+        return Look(image, self.scene.home, spec.grid, spec.anatomy, _joined(found, read), home, groups(spec))
 
-    def _objective(self, found: Mapping[str, Tensor], batch: int) -> Tensor:
-        """Return each volume's objective, `(batch,)`, the mean over its copies."""
-        values = []
-        for index, item in enumerate(self.spec.items):
-            own = {layer: answer.chunk(batch)[index] for layer, answer in found.items()}
-            readings = item.objective.read(own)
-            for regularizer in self.spec.regularizers:
-                pairs = zip(item.objective.terms, readings, strict=True)
-                readings = torch.stack([regularizer.limit(reading, term) for term, reading in pairs])
-            values.append(item.objective.combine(readings).mean())
-        return torch.stack(values)
+    def _objective(
+        self, shown: Tensor, draws: Sequence[Draw] | None, running: Sequence[bool]
+    ) -> tuple[Tensor, Sequence[Mapping[str, Tensor]]]:
+        """Return each volume's objective, and what the network says if a regularizer reads that."""
+        if self.audience.single:
+            return self.audience.successive(shown, draws, running), ()
+        found = self.audience.read(shown, draws, self.spec.layers)
+        return self.audience.objectives(found), found
 
     def _upward(self, objective: Tensor, shown: Tensor, draws: Sequence[Draw] | None, step: int) -> Tensor:
         """Return the objective's gradient on what is shown; a dead unit's is redirected."""
@@ -270,10 +257,11 @@ class _Run:
         (gradient,) = torch.autograd.grad(objective.sum(), shown, retain_graph=keep)
         batch = len(objective)
         size = gradient.abs()
-        dead = size.reshape(batch, -1).amax(1) == 0
+        running = [not watch.stopped for watch in self.watches]
+        dead = (size.reshape(batch, -1).amax(1) == 0) & torch.tensor(running, device=size.device)
         if dead.any():
-            with redirected(self._reader(self.spec.layers)):
-                again = self._objective(self._read(shown, draws, self.spec.layers), batch)
+            with redirected(self.audience.reader(self.spec.layers)):
+                again, _ = self._objective(shown, draws, running)
                 (other,) = torch.autograd.grad(again.sum(), shown)
             rescued = dead.repeat_interleave(len(shown) // batch).reshape(-1, *[1] * (shown.ndim - 1))
             gradient = torch.where(rescued, other, gradient)
@@ -283,7 +271,7 @@ class _Run:
             for index, watch in enumerate(self.watches):
                 watch.redirected_steps += bool(dead[index] & ~still[index])
                 if step >= _DEAD_STEPS and not self.alive[index] and not watch.stopped:
-                    self.look(step)
+                    self.look(step, index)
                     watch.stopped = watch.stopped or Stop.DEAD
         else:
             self.alive[:] = True
@@ -334,16 +322,13 @@ class _Run:
         return factor
 
 
-def _groups(spec: Spec) -> tuple[int, ...]:
-    """Return, for each volume, the first one that has the same objective."""
-    objectives = [item.objective for item in spec.items]
-    return tuple(objectives.index(objective) for objective in objectives)
+def _joined(found: Sequence[Mapping[str, Tensor]], layers: Iterable[str]) -> dict[str, Tensor]:
+    """Put together what some layers say of each volume."""
+    return {layer: torch.cat([own[layer] for own in found]) for layer in layers}
 
 
-def _progress(objective: Tensor, penalties: Mapping[str, Tensor], step: int) -> tuple[ItemProgress, ...]:
-    """Read the numbers of a step off the device, and check them."""
+def _progress(objective: Tensor, penalties: Mapping[str, Tensor]) -> tuple[ItemProgress, ...]:
+    """Read the numbers of a step off the device."""
     names = list(penalties)
-    rows = torch.stack([objective, *(penalties[name] for name in names)], dim=1).detach().tolist()
-    if not all(math.isfinite(value) for row in rows for value in row):
-        raise Diverged(step)
-    return tuple(ItemProgress(row[0], dict(zip(names, row[1:], strict=True))) for row in rows)
+    table = torch.stack([objective, *(penalties[name] for name in names)], dim=1).detach().tolist()
+    return tuple(ItemProgress(row[0], dict(zip(names, row[1:], strict=True))) for row in table)

@@ -86,7 +86,8 @@ class Latent(ABC):
         Tensor, (batch * copies, 1, *shape)
             The copies of an item lie next to each other.
         """
-        return volume if copies == 1 else volume.repeat_interleave(copies, dim=0)
+        # Not `repeat_interleave`, whose way back is a sum.
+        return volume if copies == 1 else torch.stack([volume] * copies, 1).flatten(0, 1)
 
     def penalties(self) -> Mapping[str, Tensor]:
         """Return what the latent itself costs, `(batch,)` by name."""
@@ -130,6 +131,9 @@ class Parameterization(Checked):
     name: ClassVar[str]
     # Whether the latent is a `FreeImage`, on which blur, decay and clipping can act after a step.
     free_image: ClassVar[bool] = False
+    # Whether a volume of a batch has the bits it has alone also where all are computed together on a CPU:
+    # see `engine.itemwise`. Without, they are computed one by one there.
+    itemwise: ClassVar[bool] = False
     # Starts by name on which it has nothing to work with.
     refused_starts: ClassVar[tuple[str, ...]] = ()
 

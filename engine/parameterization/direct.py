@@ -34,6 +34,7 @@ class Voxels(Parameterization):
     """One free number a voxel."""
 
     name: ClassVar[str] = "voxels"
+    itemwise: ClassVar[bool] = True
     free_image: ClassVar[bool] = True
 
     def latent(self, stage: Stage) -> FreeImage:
@@ -54,7 +55,7 @@ class _FourierLatent(FreeImage):
 
     @torch.no_grad()
     def assign_(self, image: Tensor) -> None:
-        self.free[0].copy_(torch.view_as_real(self.grid.to_spectrum(image) / self.scale))
+        self.free[0].copy_(torch.view_as_real(self.grid.to_spectrum(image)) / self.scale[..., None])
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class Fourier(Parameterization):
 
     decay: float = number(1.5, minimum=0, maximum=4, doc="Power with which the spectrum falls.")
     name: ClassVar[str] = "fourier"
+    itemwise: ClassVar[bool] = True
     free_image: ClassVar[bool] = True
 
     def scale(self, grid: Grid) -> Tensor:

@@ -70,6 +70,9 @@ class Regularizer(Checked):
         Whether it compares activations with those of the start.
     couples : bool
         Whether it lets the volumes of a group depend on each other.
+    itemwise : bool
+        Whether a volume of a batch has the bits it has alone also where all are computed together on a CPU:
+        see `engine.itemwise`. Without, they are computed one by one there.
     """
 
     name: ClassVar[str]
@@ -77,6 +80,7 @@ class Regularizer(Checked):
     free_image_only: ClassVar[bool] = False
     reads_home: ClassVar[bool] = False
     couples: ClassVar[bool] = False
+    itemwise: ClassVar[bool] = False
 
     @property
     def layers(self) -> frozenset[str]:

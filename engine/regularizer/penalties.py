@@ -6,9 +6,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from engine.evaluation import gradient_length
 from engine.fields import number
+from engine.itemwise import means
 from engine.regularizer.base import Look, Regularizer
+from engine.roughness import gradient_length
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class L1(Regularizer):
 
     weight: float = number(1.0, minimum=0, doc="Weight of the penalty.")
     name: ClassVar[str] = "l1"
+    itemwise: ClassVar[bool] = True
 
     def penalty(self, look: Look) -> Tensor:
         """Return weight * mean |image - base|, `(batch,)`."""
@@ -36,9 +38,9 @@ class _Absolute(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, image: Tensor, home: Tensor) -> Tensor:
         difference = image - home
-        means = difference.abs().flatten(1).mean(1)
+        found = means(difference.abs())
         context.save_for_backward(difference.sgn_())
-        return means
+        return found
 
     @staticmethod
     def backward(context: Any, *slopes: Tensor) -> tuple[Tensor, None]:
@@ -59,10 +61,11 @@ class L2(Regularizer):
 
     weight: float = number(10.0, minimum=0, doc="Weight of the penalty.")
     name: ClassVar[str] = "l2"
+    itemwise: ClassVar[bool] = True
 
     def penalty(self, look: Look) -> Tensor:
         """Return weight * mean (image - base)^2, `(batch,)`."""
-        return self.weight * (look.image - look.home).square().flatten(1).mean(1)
+        return self.weight * means((look.image - look.home).square())
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class TotalVariation(Regularizer):
 
     weight: float = number(3.0, minimum=0, doc="Weight of the penalty.")
     name: ClassVar[str] = "total_variation"
+    itemwise: ClassVar[bool] = True
 
     def penalty(self, look: Look) -> Tensor:
         """Return weight * mean |gradient|, model units per mm, `(batch,)`."""

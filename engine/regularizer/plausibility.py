@@ -40,6 +40,7 @@ class IntensityClip(Regularizer):
     low: float = number(0.01, minimum=0, maximum=1, doc="Quantile of real intensities that is the least.")
     high: float = number(0.99, minimum=0, maximum=1, doc="Quantile of real intensities that is the most.")
     name: ClassVar[str] = "intensity_clip"
+    itemwise: ClassVar[bool] = True
     free_image_only: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -81,6 +82,7 @@ class BrainMask(Regularizer):
         0.0, minimum=0, maximum=50, unit="mm", doc="How far outside the brain it may still change."
     )
     name: ClassVar[str] = "brain_mask"
+    itemwise: ClassVar[bool] = True
 
     def window(self, anatomy: Anatomy, grid: Grid) -> Tensor:
         """Return 1 up to the margin around the brain and 0 beyond, `(*shape)`.
@@ -162,6 +164,7 @@ class ActivationCeiling(Regularizer):
         0.99, minimum=0.5, maximum=1, doc="Share of real images that activate the unit no more."
     )
     name: ClassVar[str] = "activation_ceiling"
+    itemwise: ClassVar[bool] = True
 
     def limit(self, readings: Tensor, term: Term) -> Tensor:
         """Return activations `(n,)`, those beyond the ceiling mirrored on it.

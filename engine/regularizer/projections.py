@@ -25,6 +25,7 @@ class GaussianBlur(Regularizer):
 
     fwhm_mm: float = number(2.0, above=0, maximum=100, unit="mm", doc="Full width at half maximum.")
     name: ClassVar[str] = "gaussian_blur"
+    itemwise: ClassVar[bool] = True
     free_image_only: ClassVar[bool] = True
 
     def after_step(self, latent: Latent, anatomy: Anatomy, grid: Grid) -> None:
@@ -54,6 +55,7 @@ class GradientBlur(Regularizer):
         4.0, above=0, maximum=100, unit="mm", doc="Waves shorter than about 6 times this length fade."
     )
     name: ClassVar[str] = "gradient_blur"
+    itemwise: ClassVar[bool] = True
 
     def gradient(self, gradient: Tensor, grid: Grid) -> Tensor:
         """Return the gradient `(n, 1, *shape)` with its spectrum over 1 + (2 pi f L)^2.
@@ -79,6 +81,7 @@ class Decay(Regularizer):
 
     rate: float = number(0.01, minimum=0, maximum=1, doc="Share of the change that each step takes back.")
     name: ClassVar[str] = "decay"
+    itemwise: ClassVar[bool] = True
     free_image_only: ClassVar[bool] = True
 
     def after_step(self, latent: Latent, anatomy: Anatomy, grid: Grid) -> None:

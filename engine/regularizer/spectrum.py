@@ -9,6 +9,7 @@ from torch import Tensor
 
 from engine.fields import number
 from engine.grid import Grid
+from engine.itemwise import each, means
 from engine.regularizer.base import Look, Regularizer
 
 # No coefficient of a brain is as small: its logarithm stands for that of zero, which has none.
@@ -32,6 +33,7 @@ class SpectrumMatch(Regularizer):
 
     weight: float = number(0.4, minimum=0, doc="Weight of the penalty.")
     name: ClassVar[str] = "spectrum_match"
+    itemwise: ClassVar[bool] = True
 
     def penalty(self, look: Look) -> Tensor:
         """Return weight * mean over shells of (log10 magnitude - log10 of real brains')^2, `(batch,)`.
@@ -71,10 +73,12 @@ class _Shells:
 
     def means(self, magnitude: Tensor) -> Tensor:
         """Return the mean of magnitudes `(n, *half spectrum)` in each shell, `(n, shells)`, float64."""
-        weighted = magnitude.flatten(1) * self.shares
-        totals = weighted.new_zeros(len(weighted), len(self.counts))
-        totals.scatter_add_(1, self.index.expand_as(weighted), weighted)
+        totals = each(self._totals, magnitude.flatten(1) * self.shares)
         return (totals / self.counts)[:, self.filled]
+
+    def _totals(self, weighted: Tensor) -> Tensor:
+        totals = weighted.new_zeros(len(weighted), len(self.counts))
+        return totals.scatter_add_(1, self.index.expand_as(weighted), weighted)
 
     def spread(self, values: Tensor) -> Tensor:
         """Return a value of each shell at each of its coefficients, `(n, coefficients)`."""
@@ -90,16 +94,16 @@ class _Distance(torch.autograd.Function):
     def forward(context: Any, image: Tensor, grid: Grid, shells: _Shells, real: Tensor) -> Tensor:
         spectrum = grid.to_spectrum(image)
         magnitude = spectrum.abs()
-        means = shells.means(magnitude)
-        away = means.clamp_min(_SILENT).log10() - real
+        found = shells.means(magnitude)
+        away = each(torch.log10, found.clamp_min(_SILENT)) - real
         if context.needs_input_grad[0]:
             # A silent shell has no slope. That of a mean spreads over the shell's coefficients, and what
             # each stands for is made up for by the transform, which takes each as often.
-            slope = 2 * away / away.shape[1] / (means.clamp_min(_SILENT) * math.log(10)) * (means > _SILENT)
+            slope = 2 * away / away.shape[1] / (found.clamp_min(_SILENT) * math.log(10)) * (found > _SILENT)
             factor = shells.spread((slope / shells.counts[shells.filled]).to(image)).reshape(spectrum.shape)
             spectrum *= factor.div_(magnitude.clamp_min_(torch.finfo(magnitude.dtype).tiny))
             context.save_for_backward(grid.from_spectrum(spectrum))
-        return away.square().mean(1).to(image)
+        return means(away.square()).to(image)
 
     @staticmethod
     def backward(context: Any, *slopes: Tensor) -> tuple[Tensor, None, None, None]:

@@ -1,5 +1,6 @@
 """Figures on a finished volume, beside those of real images."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -41,7 +42,8 @@ def evaluate(
     # A neuron's index belongs to the activation map of the canvas; on the whole grid it is planned anew.
     objective = model.with_targets(plan, plan.whole_grid_objectives()[result.item])
     volume = torch.from_numpy(whole)
-    readings = figures.readings(model.network, objective, volume[None, None].to(model.device))
+    said = figures.answers(model.network, objective, volume.to(model.device))
+    readings = objective.read(said)
     found = vis.Evaluation(
         objective=float(objective.combine(readings)[0]),
         step=result.step,
@@ -51,7 +53,7 @@ def evaluate(
     _judge_image(found, plan, model, result, volume)
     held_out = _held_out(plan, model, result)
     for term, reading, held in zip(objective.terms, readings[:, 0].tolist(), held_out, strict=True):
-        found.terms.append(_judge_term(plan, model, term, reading, volume, held))
+        found.terms.append(_judge_term(plan, term, reading, said, held))
     if first is not None:
         home = torch.from_numpy(model.home(plan))
         found.agreement = figures.agreement(volume - home, torch.from_numpy(first) - home)[0]
@@ -123,17 +125,16 @@ def _held_out(plan: Plan, model: LoadedModel, result: engine.Result) -> list[vis
 
 def _judge_term(
     plan: Plan,
-    model: LoadedModel,
     term: engine.Term,
     activation: float,
-    volume: torch.Tensor,
+    said: Mapping[str, torch.Tensor],
     held_out: vis.HeldOut,
 ) -> vis.TermEvaluation:
     """Place an activation among those of real held-out images, as far as the bundle knows them."""
     unit = term.unit
     found = vis.TermEvaluation(unit=str(unit), activation=activation, held_out=held_out)
     if isinstance(unit, engine.Channel):
-        _rank(found, plan, model, unit, volume)
+        _rank(found, plan, unit, said[unit.layer])
     known = quantiles(plan.bundle.prior(), unit)
     if known is None:
         return found
@@ -153,19 +154,14 @@ def _judge_term(
     return found
 
 
-def _rank(
-    found: vis.TermEvaluation, plan: Plan, model: LoadedModel, unit: engine.Channel, volume: torch.Tensor
-) -> None:
+def _rank(found: vis.TermEvaluation, plan: Plan, unit: engine.Channel, said: torch.Tensor) -> None:
     """Rank a unit among those of its layer, each counted in spreads where they are known."""
-    readings = figures.layer_readings(
-        model.network, unit, volume.to(model.device), plan.spec.objective.behind_nonlinearities
-    )
+    readings = figures.channel_readings(unit, said)
     found.layer_units = len(readings)
     low = high = None
-    if unit.layer in plan.bundle.prior().layers:
-        each = [
-            quantiles(plan.bundle.prior(), replace(unit, channel=index)) for index in range(len(readings))
-        ]
+    prior = plan.bundle.prior()
+    if unit.layer in prior.layers:
+        each = [quantiles(prior, replace(unit, channel=index)) for index in range(len(readings))]
         ends = [np.interp([0.05, 0.95], levels, values) for values, levels in filter(None, each)]
         low, high = torch.from_numpy(np.stack(ends, axis=1)).to(readings)
     found.selectivity_rank = figures.selectivity(readings, low, high, unit.channel)

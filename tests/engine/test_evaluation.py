@@ -14,7 +14,6 @@ from torch import nn
 from engine.evaluation import (
     HELD_OUT,
     agreement,
-    gradient_length,
     held_out,
     layer_readings,
     readings,
@@ -26,6 +25,7 @@ from engine.evaluation import (
 from engine.grid import Grid
 from engine.network.capture import UnknownLayer
 from engine.objective import Channel, ClassLogit, Neuron, Objective, Term
+from engine.roughness import gradient_length
 from engine.transform import Transforms
 from tests.engine.networks import CONVOLUTIONS, networks
 
