@@ -163,11 +163,13 @@ class _Run:
         self.optimizer.step()
         for regularizer in spec.regularizers:
             regularizer.after_step(self.latent, spec.anatomy, spec.grid)
-        latest = _progress(objective, {**penalties, **own})
+        self._tell(_progress(objective, {**penalties, **own}), running, step)
+
+    def _tell(self, latest: tuple[ItemProgress, ...], running: Sequence[bool], step: int) -> None:
+        """Take note of a step's numbers, and check them; what is finished stays as it was."""
         for now, runs in zip(latest, running, strict=True):
             if runs and not all(map(math.isfinite, (now.objective, *now.penalties.values()))):
                 raise Diverged(step)
-        # What is finished stays as it was.
         before = self.progress or latest
         self.progress = tuple(
             now if runs else then for now, then, runs in zip(latest, before, running, strict=True)
