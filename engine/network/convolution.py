@@ -26,10 +26,8 @@ class FrozenConvolution(nn.Module):
     def __init__(self, convolution: nn.Conv3d) -> None:
         super().__init__()
         self.padding = triple(convolution.padding)
-        edges = zip(convolution.kernel_size, self.padding, strict=True)
-        self.back = tuple(size - 1 - pad for size, pad in edges)
         self.weight, self.bias = convolution.weight, convolution.bias
-        self.mirrored = nn.Parameter(self.weight.detach().flip(2, 3, 4).transpose(0, 1).contiguous())
+        self.mirrored, self.back = mirror(convolution)
 
     @staticmethod
     def suits(module: nn.Module | None) -> TypeGuard[nn.Conv3d]:
@@ -62,6 +60,13 @@ class _Mirrored(torch.autograd.Function):
     def backward(context: Any, *slopes: Tensor) -> tuple[Tensor, None]:
         (slope,) = slopes
         return convolve(slope, context.module.mirrored, None, context.module.back), None
+
+
+def mirror(convolution: nn.Conv3d) -> tuple[nn.Parameter, tuple[int, ...]]:
+    """Return the kernels and the padding of the convolution that carries a gradient back."""
+    edges = zip(convolution.kernel_size, triple(convolution.padding), strict=True)
+    kernels = convolution.weight.detach().flip(2, 3, 4).transpose(0, 1).contiguous()
+    return nn.Parameter(kernels), tuple(size - 1 - pad for size, pad in edges)
 
 
 def triple(value: Any) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from engine.network.capture import NONLINEARITIES, UnknownLayer
 from engine.network.convolution import FrozenConvolution
+from engine.network.pooling import AveragePooling
 from engine.network.thin import ThinConvolution
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -115,6 +116,7 @@ def _without_the_rest(twin: nn.Module, graph: fx.Graph, wanted: list[fx.Node]) -
     _fold_norms(body)
     _pool_first(body)
     _freeze_convolutions(body)
+    _quick_averages(body)
     _in_place(body)
     _keep_wanted(body)
     graph.lint()
@@ -180,6 +182,14 @@ def _pool_first(body: fx.GraphModule) -> None:
         node.args = (before.args[0],)
         before.args = (node,)
         node.append(before)
+
+
+def _quick_averages(body: fx.GraphModule) -> None:
+    """Replace average poolings on a CPU."""
+    for node in body.graph.nodes:
+        module = _module(body, node)
+        if AveragePooling.suits(module) and all(weight.device.type == "cpu" for weight in body.parameters()):
+            _replace(body, str(node.target), AveragePooling(module))
 
 
 def _freeze_convolutions(body: fx.GraphModule) -> None:

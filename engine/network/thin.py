@@ -16,10 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engine.network.convolution import FrozenConvolution, convolve, triple
+from engine.network.convolution import FrozenConvolution, convolve, mirror, triple
 
 # Maps of about this many numbers are computed at a time: they stay in the processor's cache.
 _SLAB_ELEMENTS = 1 << 22
+# On fewer the many small sums cost more than the general routine.
+_FEW_VOXELS = 28**3
 
 
 class ThinConvolution(nn.Module):
@@ -36,6 +38,7 @@ class ThinConvolution(nn.Module):
     def __init__(self, convolution: nn.Conv3d, pooling: nn.MaxPool3d | None = None) -> None:
         super().__init__()
         self.weight, self.bias = convolution.weight, convolution.bias
+        self.mirrored, self.back = mirror(convolution)
         self.kernel, self.padding = triple(convolution.kernel_size), triple(convolution.padding)
         self.window = triple(pooling.kernel_size) if pooling else ()
 
@@ -98,6 +101,8 @@ class _Slabs(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, *slopes: Tensor) -> tuple[Tensor, None]:
         (slope,) = slopes
+        if math.prod(context.shape) <= _FEW_VOXELS:
+            return convolve(slope, context.module.mirrored, None, context.module.back), None
         correlation = _Correlation(context.module, slope, context.shape)
         for first, count in context.module.slabs(context.shape):
             correlation.add(first, slope.narrow(2, first, count))

@@ -14,6 +14,7 @@ from engine import Precision, Prepared, UnknownLayer
 from engine.network import thin
 from engine.network.capture import activations
 from engine.network.convolution import FrozenConvolution
+from engine.network.pooling import AveragePooling
 from models.architectures import build
 
 Read = Callable[..., Mapping[str, Tensor]]
@@ -249,6 +250,7 @@ _EDGES = st.lists(st.integers(1, 4), min_size=3, max_size=3).map(tuple)
     bias=st.booleans(),
     pool=st.sampled_from((None, 2, (2, 1, 3))),
     planes=st.integers(1, 5),
+    few=st.booleans(),
 )
 def test_frozen_convolutions_are_the_general_ones(
     inputs: int,
@@ -259,6 +261,7 @@ def test_frozen_convolutions_are_the_general_ones(
     bias: bool,
     pool: int | tuple[int, ...] | None,
     planes: int,
+    few: bool,
 ) -> None:
     padding = tuple(min(pad, size) - 1 for pad, size in zip(padding, kernel, strict=True))
     steps = [nn.Conv3d(inputs, channels, kernel, padding=padding, bias=bias)]
@@ -269,11 +272,39 @@ def test_frozen_convolutions_are_the_general_ones(
     layer = str(len(network) - 1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(thin, "_SLAB_ELEMENTS", planes * channels * 60)
+        patch.setattr(thin, "_FEW_VOXELS", 10**6 * few)
         mine = Prepared(network).reader([layer])(volume)[layer]
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
         slope = torch.randn_like(theirs)
         gradients = [torch.autograd.grad(each, volume, slope)[0] for each in (mine, theirs)]
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("window", [2, (1, 3, 2), (3, 2, 1)])
+def test_average_poolings_are_the_general_ones(window: int | tuple[int, ...]) -> None:
+    network = nn.Sequential(nn.Conv3d(1, 3, 3, padding=1), nn.AvgPool3d(window))
+    volume = torch.randn(2, 1, 9, 12, 7, requires_grad=True)
+    reader = Prepared(network).reader(["1"])
+    assert any(isinstance(module, AveragePooling) for module in reader.modules())
+    mine, theirs = reader(volume)["1"], network(volume)
+    torch.testing.assert_close(mine, theirs)
+    slope = torch.randn_like(theirs)
+    gradients = [torch.autograd.grad(each, volume, slope)[0] for each in (mine, theirs)]
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize(
+    "unsuitable",
+    [
+        nn.AvgPool3d(2, stride=1),
+        nn.AvgPool3d(3, stride=3, padding=1),
+        nn.AvgPool3d(2, ceil_mode=True),
+        nn.AvgPool3d(2, divisor_override=3),
+        nn.MaxPool3d(2),
+    ],
+)
+def test_other_poolings_are_left_alone(unsuitable: nn.Module) -> None:
+    assert not AveragePooling.suits(unsuitable)
 
 
 @pytest.mark.parametrize(
