@@ -14,6 +14,7 @@ import engine
 from models import Bundle, Layer, ModelError
 from neurofv.v1 import method_pb2
 from neurofv.v1 import visualization_service_pb2 as vis
+from service.device import check_precision
 from service.errors import InvalidField
 from service.jobs import images, targets
 from service.method import Method
@@ -126,6 +127,7 @@ def _check_limits(resolved: vis.VisualizeRequest, method: Method, settings: Sett
         if actual > limit:
             rule = f"is {actual}, but the server's limit is {limit}"
             raise InvalidField(field, rule, limit=limit, actual=actual)
+    check_precision(method.choices["precision"], settings.device)
 
 
 def _spec(request: vis.VisualizeRequest, bundle: Bundle, box: Box, method: Method) -> engine.Spec:

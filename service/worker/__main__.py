@@ -16,6 +16,7 @@ import torch
 
 from models import Repository
 from neurofv.v1 import visualization_service_pb2 as vis
+from service.device import choose_device
 from service.errors import ServiceError
 from service.jobs.plan import make_plan
 from service.observability.logs import configure_logs
@@ -111,13 +112,6 @@ class Worker:
             self._connection.sendall(wire.Frame(kind, job, data).encode())
         except ConnectionError:
             os._exit(0)
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device of a setting; `auto` takes a GPU if there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
 
 
 def main() -> None:

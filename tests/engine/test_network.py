@@ -292,3 +292,17 @@ def test_frozen_convolutions_are_the_general_ones(
 )
 def test_other_convolutions_are_left_alone(unsuitable: nn.Module) -> None:
     assert not FrozenConvolution.suits(unsuitable)
+
+
+def test_average_poolings_answer_in_half_precision_too() -> None:
+    """On a CPU torch has no average pooling in 16 bits."""
+    network = nn.Sequential(nn.Conv3d(1, 4, 3), nn.ReLU(), nn.AvgPool3d(2), nn.Conv3d(4, 3, 3)).eval()
+    volume = torch.rand(2, 1, 12, 12, 12, requires_grad=True)
+    exact, coarse = (
+        Prepared(network).reader(["3"], precision=precision)(volume)["3"]
+        for precision in (Precision.FLOAT32, Precision.BFLOAT16)
+    )
+    assert coarse.dtype == torch.float32
+    assert (coarse - exact).abs().max() < 0.02 * exact.abs().max()
+    (slope,) = torch.autograd.grad(coarse.sum(), volume)
+    assert slope.abs().sum() > 0
