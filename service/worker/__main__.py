@@ -18,12 +18,13 @@ from models import Repository
 from neurofv.v1 import visualization_service_pb2 as vis
 from service.device import choose_device
 from service.errors import ServiceError
-from service.jobs.plan import make_plan
+from service.jobs.plan import Plan, make_plan
 from service.observability.logs import configure_logs
 from service.settings import Settings
 from service.status import reason_of, to_status
 from service.volumes.nifti import VolumeFile
 from service.worker import wire
+from service.worker.estimate import Estimator
 from service.worker.model import LoadedModel
 from service.worker.run import run
 
@@ -50,17 +51,25 @@ class Worker:
         self._models: dict[str, LoadedModel] = {}
         self._jobs: queue.SimpleQueue[wire.Frame] = queue.SimpleQueue()
         self._cancelled: set[int] = set()
+        self._busy = False
+        self._estimator = Estimator(settings)
+        self._estimates: queue.SimpleQueue[wire.Frame] = queue.SimpleQueue()
+        # Jobs and estimates load models and send frames in threads of their own.
+        self._loading, self._sending = threading.Lock(), threading.Lock()
 
     def serve(self) -> None:
         """Warm the models up, then run jobs until the server goes away."""
         for entry in self._repository.entries():
             if entry.ready:
                 self._model(entry.name, entry.version)
-        threading.Thread(target=self._listen, daemon=True).start()
+        for task in (self._listen, self._answer_estimates):
+            threading.Thread(target=task, daemon=True).start()
         self._send(wire.Kind.READY, 0)
         while True:
             frame = self._jobs.get()
+            self._busy = True
             self._run(frame.job, frame.data)
+            self._busy = False
             self._cancelled.discard(frame.job)
 
     def _listen(self) -> None:
@@ -70,6 +79,8 @@ class Worker:
                 frame = wire.receive(self._connection)
                 if frame.kind == wire.Kind.CANCEL:
                     self._cancelled.add(frame.job)
+                elif frame.kind == wire.Kind.ESTIMATE:
+                    self._estimates.put(frame)
                 else:
                     self._jobs.put(frame)
         except (EOFError, ConnectionError):
@@ -77,13 +88,7 @@ class Worker:
 
     def _run(self, job: int, data: bytes) -> None:
         try:
-            request = vis.VisualizeRequest.FromString(data)
-            model = self._model(request.model, request.version)
-            wanted = request.comparisons
-            other = (
-                self._model(wanted.transfer_model, wanted.transfer_version) if wanted.transfer_model else None
-            )
-            plan = make_plan(request, model.bundle, self._settings, other.bundle if other else None)
+            plan, model, other = self._plan(data)
             last = wire.Kind.STOPPED, b""
             for item in run(plan, model, self._settings, other, lambda: job in self._cancelled):
                 if isinstance(item, VolumeFile):
@@ -101,15 +106,40 @@ class Worker:
                 # A fault on a GPU spoils the process for every later job; the server starts another.
                 os._exit(1)
 
+    def _answer_estimates(self) -> None:
+        """Estimate while jobs run, one after the other: a cancellation need not wait for it."""
+        # Each thread of Python has its own number of threads of torch.
+        torch.set_num_threads(torch.get_num_threads())
+        while True:
+            frame = self._estimates.get()
+            try:
+                plan, model, _ = self._plan(frame.data)
+                answer = self._estimator.estimate(plan, model, lambda: self._busy)
+                self._send(wire.Kind.ESTIMATED, frame.job, answer.SerializeToString())
+            except Exception as error:
+                status = to_status(error)
+                self._send(wire.Kind.NOT_ESTIMATED, frame.job, status.SerializeToString())
+
+    def _plan(self, data: bytes) -> tuple[Plan, LoadedModel, LoadedModel | None]:
+        """Plan a request; return the plan with its model and the second one, if it names one."""
+        request = vis.VisualizeRequest.FromString(data)
+        model = self._model(request.model, request.version)
+        wanted = request.comparisons
+        other = self._model(wanted.transfer_model, wanted.transfer_version) if wanted.transfer_model else None
+        plan = make_plan(request, model.bundle, self._settings, other.bundle if other else None)
+        return plan, model, other
+
     def _model(self, name: str, version: int) -> LoadedModel:
         bundle = self._repository.get(name, version)
-        if bundle.digest not in self._models:
-            self._models[bundle.digest] = LoadedModel.load(bundle, self._device)
-        return self._models[bundle.digest]
+        with self._loading:
+            if bundle.digest not in self._models:
+                self._models[bundle.digest] = LoadedModel.load(bundle, self._device)
+            return self._models[bundle.digest]
 
     def _send(self, kind: wire.Kind, job: int, data: bytes = b"") -> None:
         try:
-            self._connection.sendall(wire.Frame(kind, job, data).encode())
+            with self._sending:
+                self._connection.sendall(wire.Frame(kind, job, data).encode())
         except ConnectionError:
             os._exit(0)
 

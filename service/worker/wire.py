@@ -26,6 +26,9 @@ class Kind(IntEnum):
     STOPPED = 6  # from the worker: cancelled, as asked
     FAILED = 7  # from the worker: a google.rpc.Status
     SUCCEEDED = 8  # from the worker: a VisualizeResponse with `completed`
+    ESTIMATE = 9  # to the worker: a resolved VisualizeRequest; the number is not a job's but the estimate's
+    ESTIMATED = 10  # from the worker: an EstimateResponse
+    NOT_ESTIMATED = 11  # from the worker: a google.rpc.Status
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,38 @@ STOP_REASON_ACTIVATION: StopReason
 STOP_REASON_TIME: StopReason
 STOP_REASON_DEAD: StopReason
 
+class EstimateRequest(_message.Message):
+    __slots__ = ("request",)
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    request: VisualizeRequest
+    def __init__(self, request: _Optional[_Union[VisualizeRequest, _Mapping]] = ...) -> None: ...
+
+class EstimateResponse(_message.Message):
+    __slots__ = ("request", "voxels", "volumes", "voxel_steps", "step_seconds", "seconds", "peak_bytes", "device", "threads", "busy", "jobs_waiting")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    VOXELS_FIELD_NUMBER: _ClassVar[int]
+    VOLUMES_FIELD_NUMBER: _ClassVar[int]
+    VOXEL_STEPS_FIELD_NUMBER: _ClassVar[int]
+    STEP_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    PEAK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    THREADS_FIELD_NUMBER: _ClassVar[int]
+    BUSY_FIELD_NUMBER: _ClassVar[int]
+    JOBS_WAITING_FIELD_NUMBER: _ClassVar[int]
+    request: VisualizeRequest
+    voxels: int
+    volumes: int
+    voxel_steps: int
+    step_seconds: float
+    seconds: float
+    peak_bytes: int
+    device: str
+    threads: int
+    busy: bool
+    jobs_waiting: int
+    def __init__(self, request: _Optional[_Union[VisualizeRequest, _Mapping]] = ..., voxels: _Optional[int] = ..., volumes: _Optional[int] = ..., voxel_steps: _Optional[int] = ..., step_seconds: _Optional[float] = ..., seconds: _Optional[float] = ..., peak_bytes: _Optional[int] = ..., device: _Optional[str] = ..., threads: _Optional[int] = ..., busy: _Optional[bool] = ..., jobs_waiting: _Optional[int] = ...) -> None: ...
+
 class VisualizeRequest(_message.Message):
     __slots__ = ("model", "version", "objective", "parameterization", "start", "transforms", "regularization", "optimizer", "seed", "steps", "snapshot_every", "canvas", "stopping", "batch", "samples", "subject", "comparisons", "precision")
     MODEL_FIELD_NUMBER: _ClassVar[int]
