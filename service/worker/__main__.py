@@ -51,26 +51,22 @@ class Worker:
         self._models: dict[str, LoadedModel] = {}
         self._jobs: queue.SimpleQueue[wire.Frame] = queue.SimpleQueue()
         self._cancelled: set[int] = set()
-        self._busy = False
         self._estimator = Estimator(settings)
         self._estimates: queue.SimpleQueue[wire.Frame] = queue.SimpleQueue()
-        # Jobs and estimates load models and send frames in threads of their own.
-        self._loading, self._sending = threading.Lock(), threading.Lock()
 
     def serve(self) -> None:
         """Warm the models up, then run jobs until the server goes away."""
         for entry in self._repository.entries():
             if entry.ready:
                 self._model(entry.name, entry.version)
-        for task in (self._listen, self._answer_estimates):
-            threading.Thread(target=task, daemon=True).start()
+        threading.Thread(target=self._listen, daemon=True).start()
         self._send(wire.Kind.READY, 0)
         while True:
             frame = self._jobs.get()
-            self._busy = True
-            self._run(frame.job, frame.data)
-            self._busy = False
-            self._cancelled.discard(frame.job)
+            self._answer_estimates(busy=False)
+            if frame.kind == wire.Kind.RUN:
+                self._run(frame.job, frame.data)
+                self._cancelled.discard(frame.job)
 
     def _listen(self) -> None:
         """Take jobs and cancellations while a job runs; end the process with the server."""
@@ -79,10 +75,11 @@ class Worker:
                 frame = wire.receive(self._connection)
                 if frame.kind == wire.Kind.CANCEL:
                     self._cancelled.add(frame.job)
-                elif frame.kind == wire.Kind.ESTIMATE:
+                    continue
+                if frame.kind == wire.Kind.ESTIMATE:
                     self._estimates.put(frame)
-                else:
-                    self._jobs.put(frame)
+                # An estimate wakes whoever waits for a job.
+                self._jobs.put(frame)
         except (EOFError, ConnectionError):
             os._exit(0)
 
@@ -98,6 +95,7 @@ class Worker:
                     last = wire.Kind.SUCCEEDED, item.SerializeToString()
                 else:
                     self._send(wire.Kind.EVENT, job, item.SerializeToString())
+                self._answer_estimates(busy=True)
             self._send(last[0], job, last[1])
         except Exception as error:
             status = to_status(error)
@@ -106,15 +104,18 @@ class Worker:
                 # A fault on a GPU spoils the process for every later job; the server starts another.
                 os._exit(1)
 
-    def _answer_estimates(self) -> None:
-        """Estimate while jobs run, one after the other: a cancellation need not wait for it."""
-        # Each thread of Python has its own number of threads of torch.
-        torch.set_num_threads(torch.get_num_threads())
-        while True:
+    def _answer_estimates(self, busy: bool) -> None:
+        """Answer the estimates that are asked for: at once, or between two steps of a job.
+
+        Not in another thread beside the job: torch.fx, with which networks are
+        traced, changes every module of the process while it traces.
+        """
+        while not self._estimates.empty():
             frame = self._estimates.get()
             try:
                 plan, model, _ = self._plan(frame.data)
-                answer = self._estimator.estimate(plan, model, lambda: self._busy)
+                answer = self._estimator.estimate(plan, model)
+                answer.busy = busy
                 self._send(wire.Kind.ESTIMATED, frame.job, answer.SerializeToString())
             except Exception as error:
                 status = to_status(error)
@@ -131,15 +132,13 @@ class Worker:
 
     def _model(self, name: str, version: int) -> LoadedModel:
         bundle = self._repository.get(name, version)
-        with self._loading:
-            if bundle.digest not in self._models:
-                self._models[bundle.digest] = LoadedModel.load(bundle, self._device)
-            return self._models[bundle.digest]
+        if bundle.digest not in self._models:
+            self._models[bundle.digest] = LoadedModel.load(bundle, self._device)
+        return self._models[bundle.digest]
 
     def _send(self, kind: wire.Kind, job: int, data: bytes = b"") -> None:
         try:
-            with self._sending:
-                self._connection.sendall(wire.Frame(kind, job, data).encode())
+            self._connection.sendall(wire.Frame(kind, job, data).encode())
         except ConnectionError:
             os._exit(0)
 

@@ -8,7 +8,7 @@ engine itself is run, and lines are laid through what was measured.
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -118,13 +118,10 @@ class Fit:
     ----------
     one, two : Lines
         Of one volume and of two.
-    busy : bool
-        Whether a job ran meanwhile.
     """
 
     one: Lines
     two: Lines
-    busy: bool
 
     def at(self, name: str, voxels: int, volumes: int) -> float:
         """Return a figure of `Sample` for so many volumes: every further one costs what the second does."""
@@ -162,7 +159,7 @@ class Estimator:
         self._fits: OrderedDict[tuple[object, ...], Fit] = OrderedDict()
         self._writings: dict[str, Writing] = {}
 
-    def estimate(self, plan: Plan, model: LoadedModel, busy: Callable[[], bool]) -> vis.EstimateResponse:
+    def estimate(self, plan: Plan, model: LoadedModel) -> vis.EstimateResponse:
         """Estimate what a plan costs.
 
         Parameters
@@ -171,20 +168,18 @@ class Estimator:
             What is asked about.
         model : LoadedModel
             The model that the plan names.
-        busy : callable
-            Whether a job runs on the same device.
 
         Returns
         -------
         EstimateResponse
-            Complete but for the jobs that wait.
+            Complete but for the jobs that run and wait.
 
         Raises
         ------
         ServiceError, engine.Diverged
             What the job itself would raise within its first steps.
         """
-        fit = self._fit(plan, model, busy)
+        fit = self._fit(plan, model)
         if model.bundle.digest not in self._writings:
             self._writings[model.bundle.digest] = _measure_writing(plan, model)
         writing = self._writings[model.bundle.digest]
@@ -199,26 +194,21 @@ class Estimator:
             peak_bytes=_peak_bytes(plan, model, fit, writing),
             device=str(model.device),
             threads=torch.get_num_threads(),
-            busy=fit.busy,
         )
 
-    def _fit(self, plan: Plan, model: LoadedModel, busy: Callable[[], bool]) -> Fit:
-        """Measure, unless it was done before; what was measured beside a job is not trusted for long."""
+    def _fit(self, plan: Plan, model: LoadedModel) -> Fit:
+        """Measure, unless it was done before."""
         shapes = _shapes(plan, model.device)
         key = (model.bundle.digest, tuple(shapes), *_kind(plan))
-        known = self._fits.get(key)
-        if known is None or (known.busy and not busy()):
-            before = busy()
-            # The readers of a running job must not be shared: a dead unit's remedy changes them for a while.
-            own = replace(model, network=engine.Prepared(model.network.network))
-            one = Lines([self._sample(plan, own, shape, 1) for shape in shapes])
-            two = one
+        if key not in self._fits:
+            one = two = Lines([self._sample(plan, model, shape, 1) for shape in shapes])
             if len(plan.spec.items) > 1:
-                two = Lines([self._sample(plan, own, shape, 2) for shape in shapes])
-            known = self._fits[key] = Fit(one, two, before or busy())
+                two = Lines([self._sample(plan, model, shape, 2) for shape in shapes])
+            self._fits[key] = Fit(one, two)
             while len(self._fits) > _KEPT:
                 self._fits.popitem(last=False)
-        return known
+        self._fits.move_to_end(key)
+        return self._fits[key]
 
     def _sample(self, plan: Plan, model: LoadedModel, shape: tuple[int, int, int], volumes: int) -> Sample:
         """Run some steps of the first volumes of a plan on a smaller canvas."""

@@ -21,7 +21,7 @@ _START_SECONDS = 120.0
 # Threads of torch that wait for each other must sleep, not spin: spinning, two threads on two
 # cores of which one has other work too ran five times slower.
 # Torch's profiler, which measures memory for estimates, must not write lines into the log.
-_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "KINETO_LOG_LEVEL": "6"}
+_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "KINETO_LOG_LEVEL": "6", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 
 
 class WorkerProcess:

@@ -42,8 +42,6 @@ def estimate(
             client.wait_until_ready(connection.wait)
             found = client.estimate(request)
     out.print(_costs(found))
-    if found.busy:
-        out.print("A job ran meanwhile: alone, it would take less time.")
 
 
 def _request(

@@ -66,8 +66,8 @@ class VisualizationServiceServicer:
     def Estimate(self, request, context):
         """Tells what a request would cost, and runs nothing of it but a few steps on
         smaller canvases, which take a second or two; the server remembers them. What
-        Visualize would refuse, Estimate refuses with the same error. Nothing is queued,
-        and a running job goes on.
+        Visualize would refuse, Estimate refuses with the same error. Nothing is queued;
+        a running job is interrupted between two steps, and comes out the same.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
