@@ -29,10 +29,10 @@ from service.worker.model import LoadedModel
 # it is. The others tell the memory: from about 60 on it grows by a line, for the first convolution is
 # computed in parts of a fixed size. A GPU is not filled by a small volume.
 _EDGES = {"cpu": (32, 64, 80), "cuda": (64, 128, 160)}
-# Up to so many timed steps on each canvas, the last with a look.
-_TIMED = 3
-# Copies in which a result's robustness is read, and how many of them at once.
-_COPIES, _AT_ONCE = 64, 8
+# Timed steps on each canvas, the last with a look.
+_TIMED = 4
+# Copies in which a result's robustness is read, how many of them at once, and how many are read here.
+_COPIES, _AT_ONCE, _READ = 64, 8, 2
 # Files that most results have: the volume and its gradient.
 _FILES = 2
 # Steps split the heap of a CPU's process: it grows beyond what it holds, and does not shrink for the figures.
@@ -74,9 +74,9 @@ class Sample:
     voxels : int
         Of the canvas.
     step, look, reading : float
-        Seconds of a step, of a look at the volumes, of reading eight transformed copies of one.
+        Seconds of a step, of a look at the volumes, of reading a transformed copy of one.
     step_bytes, left_bytes, reading_bytes : int
-        Most bytes at once of the steps, bytes that they keep, and most bytes of that reading.
+        Most bytes at once of the steps, bytes that they keep, and most bytes to read a copy.
     """
 
     voxels: int
@@ -131,15 +131,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class Writing:
-    """What it costs to judge and write a volume on a model's whole grid, whatever made it.
-
-    Attributes
-    ----------
-    seconds : float
-        To write a file.
-    peak_bytes : int
-        Of its spectrum and its copies.
-    """
+    """What a volume on a model's whole grid costs: seconds to write its file, bytes for its spectrum."""
 
     seconds: float
     peak_bytes: int
@@ -226,8 +218,8 @@ class Estimator:
         begin = time.perf_counter()
         _read_copies(model, spec)
         took = time.perf_counter() - begin
-        times = step, max(last - step, 0.0), took
-        return Sample(math.prod(shape), *times, stepping.peak, stepping.left, reading.peak)
+        times = step, max(last - step, 0.0), took / _READ
+        return Sample(math.prod(shape), *times, stepping.peak, stepping.left, reading.peak // _READ)
 
 
 def _shapes(plan: Plan, device: torch.device) -> list[tuple[int, int, int]]:
@@ -304,7 +296,7 @@ def _read_copies(model: LoadedModel, spec: engine.Spec) -> None:
     """Read transformed copies of the reference, as a result's robustness is read."""
     image = spec.anatomy.need("reference", "an estimate").to(model.device)
     objective, bounds = spec.objective, spec.intensity_range
-    figures.held_out(model.network, objective, image, spec.grid, bounds, count=_AT_ONCE).tolist()
+    figures.held_out(model.network, objective, image, spec.grid, bounds, count=_READ).tolist()
 
 
 def _measure_writing(plan: Plan, model: LoadedModel) -> Writing:
@@ -330,8 +322,8 @@ def _seconds(plan: Plan, fit: Fit, writing: Writing) -> float:
     if spec.stopping.seconds:
         running = min(running, spec.stopping.seconds + step + look)
     snapshots = (spec.steps - 1) // spec.snapshot_every if spec.snapshot_every else 0
-    copies = fit.at("reading", voxels, 1) * _COPIES / _AT_ONCE
-    whole = fit.at("reading", math.prod(plan.bundle.manifest.input.shape), 1) / _AT_ONCE
+    copies = _COPIES * fit.at("reading", voxels, 1)
+    whole = fit.at("reading", math.prod(plan.bundle.manifest.input.shape), 1)
     judging = sum(copies + _readings(plan, item) * whole for item in spec.items)
     return running + judging + volumes * (snapshots + _FILES) * writing.seconds
 
@@ -348,7 +340,7 @@ def _peak_bytes(plan: Plan, model: LoadedModel, fit: Fit, writing: Writing) -> i
     voxels, volumes = plan.box.voxels, len(plan.spec.items)
     grid = math.prod(plan.bundle.manifest.input.shape)
     stepping = fit.at("step_bytes", voxels, volumes)
-    reading = max(fit.at("reading_bytes", voxels, 1), fit.at("reading_bytes", grid, 1) / _AT_ONCE)
+    reading = max(_AT_ONCE * fit.at("reading_bytes", voxels, 1), fit.at("reading_bytes", grid, 1))
     if model.device.type == "cuda":
         return round(max(stepping, fit.at("left_bytes", voxels, volumes) + reading))
     return round(_SPLIT * stepping + max(reading, writing.peak_bytes))
