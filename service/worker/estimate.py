@@ -8,10 +8,8 @@ engine itself is run, and lines are laid through what was measured.
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 
 import engine
@@ -23,6 +21,7 @@ from service.jobs.plan import Plan, layers_on
 from service.settings import Settings
 from service.volumes import nifti
 from service.volumes.canvas import Box
+from service.worker.fit import Fit, Lines, Sample
 from service.worker.model import LoadedModel
 
 # Edges of the cubes whose voxels the reduced canvases have. The first tells what a step costs however small
@@ -37,104 +36,20 @@ _COPIES, _AT_ONCE, _READ = 64, 8, 2
 _FILES = 2
 # Steps split the heap of a CPU's process: it grows beyond what it holds, and does not shrink for the figures.
 _SPLIT = 1.5
+# Edge of the volumes that stand for samples on the whole grid. Fourier transforms of whole grids in float64
+# take half as much again as torch knows of: 768 MB of the process where it tells 514.
+_CUBE, _WORKSPACE = 40, 1.5
 _KEPT = 256
-
-
-def line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Lay a line through points so that the relative errors are small.
-
-    Parameters
-    ----------
-    points : sequence of (x, y)
-        Above 0; from one on.
-
-    Returns
-    -------
-    tuple of float
-        Its height at 0 and its slope, neither below 0. Through one point, or where both could not be, it
-        goes through the origin.
-    """
-    x, y = np.array(points, dtype=float).T
-    if len(points) > 1:
-        weighted = np.stack([1 / y, x / y], axis=1)
-        (height, slope), *_ = np.linalg.lstsq(weighted, np.ones(len(x)), rcond=None)
-        if height >= 0 and slope >= 0:
-            return float(height), float(slope)
-        if slope < 0:
-            return float(y.mean()), 0.0
-    return 0.0, float((x / y).sum() / (x / y).dot(x / y))
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What a number of volumes cost on a canvas.
-
-    Attributes
-    ----------
-    voxels : int
-        Of the canvas.
-    step, look, reading : float
-        Seconds of a step, of a look at the volumes, of reading a transformed copy of one.
-    step_bytes, left_bytes, reading_bytes : int
-        Most bytes at once of the steps, bytes that they keep, and most bytes to read a copy.
-    """
-
-    voxels: int
-    step: float
-    look: float
-    reading: float
-    step_bytes: int
-    left_bytes: int
-    reading_bytes: int
-
-
-class Lines:
-    """Lines in the number of voxels through samples.
-
-    Parameters
-    ----------
-    samples : sequence of Sample
-        From one on, by size.
-    """
-
-    def __init__(self, samples: Sequence[Sample]) -> None:
-        self._lines = {}
-        for name in Sample.__dataclass_fields__:
-            chosen = samples[-2:] if name.endswith("bytes") else samples
-            points = [(each.voxels, max(getattr(each, name), 1e-6)) for each in chosen]
-            self._lines[name] = line(points)
-
-    def at(self, name: str, voxels: int) -> float:
-        """Return a figure of `Sample` on a canvas of so many voxels."""
-        height, slope = self._lines[name]
-        return height + slope * voxels
-
-
-@dataclass(frozen=True)
-class Fit:
-    """What one volume costs, and what two do if there are more.
-
-    Attributes
-    ----------
-    one, two : Lines
-        Of one volume and of two.
-    """
-
-    one: Lines
-    two: Lines
-
-    def at(self, name: str, voxels: int, volumes: int) -> float:
-        """Return a figure of `Sample` for so many volumes: every further one costs what the second does."""
-        first, second = (lines.at(name, voxels) for lines in (self.one, self.two))
-        return first + (volumes - 1) * max(second - first, 0.0)
 
 
 @dataclass(frozen=True)
 class Writing:
-    """What a volume on a model's whole grid costs: seconds to write its file, bytes for its spectrum."""
+    """What volumes on a model's whole grid cost: a file, a spectrum, and to lay samples on each other."""
 
-    seconds: float
-    peak_bytes: int
+    file_seconds: float
+    spectrum_bytes: int
+    agreement_seconds: float
+    agreement_bytes: int
 
 
 class Estimator:
@@ -305,13 +220,20 @@ def _measure_writing(plan: Plan, model: LoadedModel) -> Writing:
     source = nifti.Source(model.bundle.manifest, "estimate", vis.VOLUME_KIND_FINAL, 1, 0, None)
     begin = time.perf_counter()
     file = nifti.encode(model.background, source)
-    seconds = time.perf_counter() - begin
-    memory = PeakMemory(torch.device("cpu"))
-    with memory:
-        space, prior = model.bundle.manifest.input, model.bundle.prior()
+    file_seconds = time.perf_counter() - begin
+    space, prior = model.bundle.manifest.input, model.bundle.prior()
+    with PeakMemory(torch.device("cpu")) as spectrum:
         figures.spectrum_distance(whole, prior.magnitude(), engine.Grid(space.shape, space.voxel_size_mm))
+    # Samples are compared by transforms of eight times the grid; a cube tells what a voxel costs.
+    cube = torch.arange(float(_CUBE**3)).sin().reshape(_CUBE, _CUBE, _CUBE)
+    begin = time.perf_counter()
+    with PeakMemory(torch.device("cpu")) as agreement:
+        figures.agreement(cube, cube.flip(0))
+    share = whole.numel() / cube.numel()
+    agreement_seconds = share * (time.perf_counter() - begin)
     # The volume, its float64 and its file lie beside it.
-    return Writing(seconds, memory.peak + whole.nbytes + len(file.data))
+    beside = spectrum.peak + whole.nbytes + len(file.data)
+    return Writing(file_seconds, beside, agreement_seconds, round(_WORKSPACE * share * agreement.peak))
 
 
 def _seconds(plan: Plan, fit: Fit, writing: Writing) -> float:
@@ -325,7 +247,8 @@ def _seconds(plan: Plan, fit: Fit, writing: Writing) -> float:
     copies = _COPIES * fit.at("reading", voxels, 1)
     whole = fit.at("reading", math.prod(plan.bundle.manifest.input.shape), 1)
     judging = sum(copies + _readings(plan, item) * whole for item in spec.items)
-    return running + judging + volumes * (snapshots + _FILES) * writing.seconds
+    judging += (volumes - volumes // plan.request.samples) * writing.agreement_seconds
+    return running + judging + volumes * (snapshots + _FILES) * writing.file_seconds
 
 
 def _readings(plan: Plan, item: engine.Item) -> int:
@@ -343,4 +266,5 @@ def _peak_bytes(plan: Plan, model: LoadedModel, fit: Fit, writing: Writing) -> i
     reading = max(_AT_ONCE * fit.at("reading_bytes", voxels, 1), fit.at("reading_bytes", grid, 1))
     if model.device.type == "cuda":
         return round(max(stepping, fit.at("left_bytes", voxels, volumes) + reading))
-    return round(_SPLIT * stepping + max(reading, writing.peak_bytes))
+    agreement = writing.agreement_bytes if plan.request.samples > 1 else 0
+    return round(_SPLIT * stepping + max(reading, writing.spectrum_bytes, agreement))

@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from neurofv.v1 import visualization_service_pb2 as vis
-from service.worker.estimate import Lines, Sample, line
+from service.worker.fit import Lines, Sample, line
 from tests.server import RunningServer
 from tests.service.requests import CUBE, Stream, failure, request, violations
 from tests.service.test_bad_requests import CASES
