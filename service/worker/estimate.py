@@ -9,6 +9,7 @@ import math
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, replace
+from statistics import median
 
 import torch
 
@@ -127,7 +128,7 @@ class Estimator:
             # The second step has the optimizer's state beside it.
             next(events), next(events)
         *seconds, last = [event.seconds for event in events if isinstance(event, engine.Progress)]
-        step = min(seconds)
+        step = median(seconds)
         with reading:
             _read_copies(model, spec)
         begin = time.perf_counter()
