@@ -34,7 +34,7 @@ class Method:
     ----------
     choices : dict
         Parameterization, start, transforms, regularizers, optimizer, schedule,
-        stopping, steps, seed and snapshot_every, as `engine.Spec` takes them.
+        stopping, precision, steps, seed and snapshot_every, as `engine.Spec` takes them.
     """
 
     choices: Mapping[str, Any]
@@ -55,6 +55,7 @@ class Method:
             "optimizer": _one_of(request.optimizer, OPTIMIZERS, "optimizer"),
             "schedule": _schedule(request.optimizer.schedule),
             "stopping": _settings(engine.Stopping, request.stopping, "stopping"),
+            "precision": _precision(request.precision),
         }
         of_spec = {field.name: field for field in dataclasses.fields(engine.Spec)}
         choices["regularizers"] = default_regularizers(choices["parameterization"])
@@ -76,6 +77,8 @@ class Method:
                     _fill(getattr(request.regularization.regularizers.add(), regularizer.name), regularizer)
             elif isinstance(value, engine.Schedule):
                 request.optimizer.schedule = getattr(method_pb2, f"SCHEDULE_{value.name}")
+            elif isinstance(value, engine.Precision):
+                request.precision = getattr(method_pb2, f"PRECISION_{value.name}")
             elif isinstance(value, int):
                 setattr(request, name, value)
             elif hasattr(value, "name"):
@@ -89,6 +92,16 @@ def _schedule(value: int) -> engine.Schedule:
         return engine.Schedule(value or engine.Schedule.CONSTANT.value)
     except ValueError:
         raise InvalidField("optimizer.schedule", f"is {value}, which is no schedule") from None
+
+
+def _precision(value: int) -> engine.Precision:
+    try:
+        return engine.Precision(value or engine.Precision.FLOAT32.value)
+    except ValueError:
+        listed = ", ".join(f"PRECISION_{each.name}" for each in engine.Precision)
+        raise InvalidField(
+            "precision", f"is {value}, which is no precision; choose one of {listed}"
+        ) from None
 
 
 def _regularizers(message: method_pb2.Regularization) -> tuple[engine.Regularizer, ...]:

@@ -148,6 +148,34 @@ class Client:
         finally:
             call.cancel()
 
+    def estimate(self, model: str | vis.VisualizeRequest, **choices: Unpack[Choices]) -> vis.EstimateResponse:
+        """Tell what `visualize` would cost; nothing is queued.
+
+        Parameters
+        ----------
+        model : str or VisualizeRequest
+            The model's name, or a complete request.
+        **choices
+            What to visualize and how: see `neurofv.requests.Choices`.
+
+        Returns
+        -------
+        EstimateResponse
+            Voxels, seconds of a step and of all, bytes of memory, and the jobs that wait.
+
+        Raises
+        ------
+        InvalidRequest
+            The arguments do not make a request.
+        OSError
+            An image that they name cannot be read.
+        NeurofvError
+            The request was refused as `visualize` would be, or the call failed.
+        """
+        request = vis.EstimateRequest(request=as_request(model, choices))
+        with translated(self.target):
+            return self._visualization.Estimate(request, timeout=self._deadline)
+
     def visualize(
         self,
         model: str | vis.VisualizeRequest,

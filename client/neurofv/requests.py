@@ -81,6 +81,8 @@ class Choices(TypedDict, total=False):
         `"fourier"`, `"deformation"` or, for instance, `{"fourier": {"decay": 1}}`.
     start : str or mapping
         `"noise"`, `"reference_brain"` or, for instance, `{"noise": {"deviation": 0.1}}`.
+    precision : str
+        The numbers in which the network computes: `"float32"`, `"bfloat16"` or, on a GPU, `"float16"`.
     transfer : str
         A second model, NAME or NAME/VERSION, which says whether it sees the same class.
     real_images : mapping
@@ -115,6 +117,7 @@ class Choices(TypedDict, total=False):
     regularizers: Mapping[str, Any] | Sequence[Any]
     parameterization: str | Mapping[str, Any]
     start: str | Mapping[str, Any]
+    precision: str
     transfer: str
     real_images: Mapping[str, Image | Sequence[Image]]
 
@@ -158,6 +161,9 @@ def build_request(model: str, **choices: Unpack[Choices]) -> vis.VisualizeReques
     if "schedule" in given:
         schedule = named(method.Schedule.DESCRIPTOR, given["schedule"], "schedule")
         request.optimizer.schedule = schedule  # type: ignore[assignment]
+    if "precision" in given:
+        precision = named(method.Precision.DESCRIPTOR, given["precision"], "precision")
+        request.precision = precision  # type: ignore[assignment]
     _canvas(request.canvas, given)
     _images(request, given)
     return request

@@ -76,6 +76,8 @@ class Reader(nn.Module):
         """Freeze the copy and lay its weights out."""
         self.requires_grad_(False)
         self.body.to(self._dtype)
+        if device.type == "cpu" and self._dtype != torch.float32:
+            _pool_in_single(self.body)
         # A GPU has fast routines for channels that lie last in 16 bits only.
         if self._traced and (device.type != "cuda" or self._dtype != torch.float32):
             for weight in self.body.parameters():
@@ -123,6 +125,26 @@ class Reader(nn.Module):
         else:
             found = activations(self.body, self._layers, inputs, self._behind)
         return {layer: answer.to(volume.dtype) for layer, answer in found.items()}
+
+
+class _InSingle(nn.Module):
+    """A module that computes in float32, whatever numbers it is given."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, volume: Tensor) -> Tensor:
+        out: Tensor = self.module(volume.float())
+        return out.to(volume.dtype)
+
+
+def _pool_in_single(body: nn.Module) -> None:
+    """Let average poolings compute in float32: on a CPU torch has them in no 16 bits."""
+    for module in list(body.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.AvgPool3d):
+                setattr(module, name, _InSingle(child))
 
 
 class Prepared:

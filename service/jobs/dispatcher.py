@@ -37,6 +37,9 @@ class Executor(Protocol):
     def run(self, jobs: Sequence[Job], metrics: Metrics) -> AsyncIterator[tuple[Job, Outcome]]:
         """Run jobs as one batch, publish their events, and say how each ended; raise if they were lost."""
 
+    async def estimate(self, request: vis.VisualizeRequest) -> vis.EstimateResponse:
+        """Tell what a resolved request would cost, also while a job runs; raise `WorkerLost` if it cannot."""
+
     async def died(self) -> None:
         """Return when nothing can be run any more."""
 
@@ -127,6 +130,27 @@ class Dispatcher:
         self._metrics.queue_depth.set(len(self._waiting))
         self._arrival.set()
         return job
+
+    async def estimate(self, request: vis.VisualizeRequest) -> vis.EstimateResponse:
+        """Tell what a request would cost; nothing is queued.
+
+        Parameters
+        ----------
+        request : VisualizeRequest
+            Resolved.
+
+        Raises
+        ------
+        Draining, WorkerLost
+            It cannot be told now.
+        JobFailed
+            The job would fail with this status.
+        """
+        if self._draining:
+            raise Draining
+        answer = await self._executor.estimate(request)
+        answer.jobs_waiting = len(self._waiting)
+        return answer
 
     def cancel(self, job: Job) -> None:
         """Stop a job whose caller has left: at once if it waits, within one step if it runs."""

@@ -14,6 +14,7 @@ import engine
 from models import Bundle, Layer, ModelError
 from neurofv.v1 import method_pb2
 from neurofv.v1 import visualization_service_pb2 as vis
+from service.device import check_precision
 from service.errors import InvalidField
 from service.jobs import images, targets
 from service.method import Method
@@ -126,11 +127,12 @@ def _check_limits(resolved: vis.VisualizeRequest, method: Method, settings: Sett
         if actual > limit:
             rule = f"is {actual}, but the server's limit is {limit}"
             raise InvalidField(field, rule, limit=limit, actual=actual)
+    check_precision(method.choices["precision"], settings.device)
 
 
 def _spec(request: vis.VisualizeRequest, bundle: Bundle, box: Box, method: Method) -> engine.Spec:
     space = bundle.manifest.input
-    layers = _layers_on(bundle, box.shape)
+    layers = layers_on(bundle, box.shape)
     if layers is None:
         rule = f"makes a box of {box.shape} voxels, which the model cannot read; ask for a larger one"
         raise InvalidField("canvas.size_mm", rule)
@@ -189,13 +191,13 @@ def _default_size(request: vis.VisualizeRequest, bundle: Bundle) -> method_pb2.E
     if any(edge >= limit for edge, limit in zip(edges, space.shape, strict=True)):
         return whole
     shape = tuple(math.ceil(edge) for edge in edges)
-    if _layers_on(bundle, shape) is None:
+    if layers_on(bundle, shape) is None:
         return whole
     i, j, k = (count * size for count, size in zip(shape, space.voxel_size_mm, strict=True))
     return method_pb2.Extent(i=i, j=j, k=k)
 
 
-def _layers_on(bundle: Bundle, shape: tuple[int, ...]) -> dict[str, Layer] | None:
+def layers_on(bundle: Bundle, shape: tuple[int, ...]) -> dict[str, Layer] | None:
     """Return the layers by name as they act on a box, or None if the model cannot read such a box."""
     try:
         return {layer.name: layer for layer in bundle.layers(shape)}  # type: ignore[arg-type]

@@ -54,6 +54,13 @@ class VisualizationService(visualization_service_pb2_grpc.VisualizationServiceSe
             self._metrics.volume_bytes_sent.inc(len(event.volume_chunk.data))
             yield event
 
+    async def Estimate(  # noqa: N802 (gRPC's name)
+        self, request: vis.EstimateRequest, context: grpc.aio.ServicerContext
+    ) -> vis.EstimateResponse:
+        """Check a visualization and tell what it would cost."""
+        plan = await asyncio.to_thread(self._plan, request.request)
+        return await self._dispatcher.estimate(plan.request)
+
     def _plan(self, request: vis.VisualizeRequest) -> Plan:
         bundle = find_bundle(self._repository, request.model, request.version)
         wanted, other = request.comparisons, None

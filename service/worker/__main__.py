@@ -21,6 +21,7 @@ from google.rpc import status_pb2
 
 from models import Bundle, Repository
 from neurofv.v1 import visualization_service_pb2 as vis
+from service.device import choose_device
 from service.errors import ServiceError
 from service.jobs.plan import Plan, make_plan
 from service.observability.logs import configure_logs
@@ -28,6 +29,7 @@ from service.settings import Settings
 from service.status import reason_of, to_status
 from service.volumes.nifti import VolumeFile
 from service.worker import memory, wire
+from service.worker.estimate import Estimator
 from service.worker.model import LoadedModel
 from service.worker.run import Event, Stopped, run
 
@@ -78,6 +80,8 @@ class Worker:
         self._models: dict[str, LoadedModel] = {}
         self._jobs: queue.SimpleQueue[wire.Frame] = queue.SimpleQueue()
         self._cancelled: set[int] = set()
+        self._estimator = Estimator(settings)
+        self._estimates: queue.SimpleQueue[wire.Frame] = queue.SimpleQueue()
 
     def serve(self) -> None:
         """Warm the models up, then run jobs until the server goes away."""
@@ -89,7 +93,9 @@ class Worker:
         tasks: list[Task] = []
         while True:
             frame = self._jobs.get()
-            tasks.append(Task(frame.job, frame.data))
+            self._answer_estimates(busy=False)
+            if frame.kind != wire.Kind.ESTIMATE:
+                tasks.append(Task(frame.job, frame.data))
             if frame.kind == wire.Kind.RUN:
                 self._run(tasks)
                 self._cancelled.difference_update(task.number for task in tasks)
@@ -102,8 +108,11 @@ class Worker:
                 frame = wire.receive(self._connection)
                 if frame.kind == wire.Kind.CANCEL:
                     self._cancelled.add(frame.job)
-                else:
-                    self._jobs.put(frame)
+                    continue
+                if frame.kind == wire.Kind.ESTIMATE:
+                    self._estimates.put(frame)
+                # An estimate wakes whoever waits for a job.
+                self._jobs.put(frame)
         except (EOFError, ConnectionError):
             os._exit(0)
 
@@ -126,7 +135,7 @@ class Worker:
         """Run jobs as one batch; return what failed of the batch as a whole."""
         heard = [0] * len(tasks)
         try:
-            plans = [self._plan(task) for task in tasks]
+            plans = [self._plan(task.request) for task in tasks]
             first = plans[0]
             model = self._model(first.bundle)
             other = self._model(first.other) if first.other else None
@@ -136,6 +145,7 @@ class Worker:
                 # A job that runs again has been told its beginning.
                 if heard[number] > tasks[number].sent or isinstance(item, Stopped | Exception):
                     self._tell(tasks[number], item)
+                self._answer_estimates(busy=True)
         except Exception as error:
             # No more than its description: the failed batch must not hold memory while its jobs run again.
             return to_status(error)
@@ -144,8 +154,8 @@ class Worker:
     def _is_cancelled(self, task: Task) -> bool:
         return task.number in self._cancelled
 
-    def _plan(self, task: Task) -> Plan:
-        request = vis.VisualizeRequest.FromString(task.request)
+    def _plan(self, data: bytes) -> Plan:
+        request = vis.VisualizeRequest.FromString(data)
         bundle = self._repository.get(request.model, request.version)
         wanted = request.comparisons
         other = None
@@ -180,6 +190,23 @@ class Worker:
         if self._device.type == "cuda" and reason_of(status) == ServiceError.reason:
             os._exit(1)
 
+    def _answer_estimates(self, busy: bool) -> None:
+        """Answer the estimates that are asked for: at once, or between two steps of a job.
+
+        Not in another thread beside the job: torch.fx, with which networks are
+        traced, changes every module of the process while it traces.
+        """
+        while not self._estimates.empty():
+            frame = self._estimates.get()
+            try:
+                plan = self._plan(frame.data)
+                answer = self._estimator.estimate(plan, self._model(plan.bundle))
+                answer.busy = busy
+                self._send(wire.Kind.ESTIMATED, frame.job, answer.SerializeToString())
+            except Exception as error:
+                status = to_status(error)
+                self._send(wire.Kind.NOT_ESTIMATED, frame.job, status.SerializeToString())
+
     def _model(self, bundle: Bundle) -> LoadedModel:
         if bundle.digest not in self._models:
             self._models[bundle.digest] = LoadedModel.load(bundle, self._device)
@@ -190,13 +217,6 @@ class Worker:
             self._connection.sendall(wire.Frame(kind, job, data).encode())
         except ConnectionError:
             os._exit(0)
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device of a setting; `auto` takes a GPU if there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
 
 
 def main() -> None:

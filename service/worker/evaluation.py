@@ -49,6 +49,7 @@ def evaluate(
         step=result.step,
         stop_reason=f"STOP_REASON_{result.stopped.name}",
         redirected_steps=result.redirected_steps,
+        recomputed=result.recomputed,
     )
     _judge_image(found, plan, model, result, volume)
     held_out = _held_out(plan, model, result)

@@ -1,6 +1,7 @@
 """The server's end of a worker process."""
 
 import asyncio
+import itertools
 import os
 import socket
 import sys
@@ -11,7 +12,7 @@ from google.rpc import status_pb2
 
 from neurofv.v1 import visualization_service_pb2 as vis
 from service.errors import WorkerLost
-from service.jobs.job import Job, Outcome
+from service.jobs.job import Job, JobFailed, Outcome
 from service.jobs.sharing import NO_ROOM, Room, room
 from service.observability.metrics import Metrics
 from service.settings import Settings
@@ -29,6 +30,9 @@ ENVIRONMENT = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
     "MALLOC_TOP_PAD_": str(1 << 26),
+    # Torch's profiler, which measures memory for estimates, must not write lines into the log.
+    "KINETO_LOG_LEVEL": "6",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
 }
 
 
@@ -47,6 +51,10 @@ class WorkerProcess:
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._room = NO_ROOM
+        self._sorter: asyncio.Task[None] | None = None
+        self._of_jobs: asyncio.Queue[wire.Frame | None] = asyncio.Queue()
+        self._numbers = itertools.count(1)
+        self._estimates: dict[int, asyncio.Future[wire.Frame]] = {}
 
     @property
     def room(self) -> Room:
@@ -80,6 +88,8 @@ class WorkerProcess:
             raise WorkerLost("the worker process did not start; the server's log says why") from None
         self._reader = reader
         self._room = room(self._settings, hello.data.decode())
+        self._of_jobs = asyncio.Queue()
+        self._sorter = asyncio.create_task(self._sort(reader, self._of_jobs))
 
     async def _spawn(self) -> asyncio.StreamReader:
         ours, theirs = socket.socketpair()
@@ -134,8 +144,9 @@ class WorkerProcess:
             watchers = [asyncio.create_task(self._pass_on_cancel(job)) for job in jobs]
             open_jobs = {job.number: _Open(job, metrics) for job in jobs}
             while open_jobs:
-                assert self._reader is not None
-                frame = await wire.read(self._reader)
+                frame = await self._of_jobs.get()
+                if frame is None:
+                    raise EOFError
                 # Others are the tail of a job that was abandoned.
                 if frame.job in open_jobs and (outcome := open_jobs[frame.job].take(frame)):
                     yield open_jobs.pop(frame.job).job, outcome
@@ -145,14 +156,68 @@ class WorkerProcess:
             for watcher in watchers:
                 watcher.cancel()
 
+    async def estimate(self, request: vis.VisualizeRequest) -> vis.EstimateResponse:
+        """Let the worker estimate a job, also while one runs.
+
+        Parameters
+        ----------
+        request : VisualizeRequest
+            Resolved.
+
+        Returns
+        -------
+        EstimateResponse
+            Complete but for the jobs that wait.
+
+        Raises
+        ------
+        WorkerLost
+            No process runs, or it died.
+        JobFailed
+            The job would fail with this status.
+        """
+        if not self.ready:
+            raise WorkerLost("no worker process runs; send the request again")
+        number = next(self._numbers)
+        answer = self._estimates[number] = asyncio.get_running_loop().create_future()
+        try:
+            await self._send(wire.Kind.ESTIMATE, number, request.SerializeToString())
+            frame = await answer
+        except ConnectionError:
+            raise WorkerLost("the worker process died during the estimate; send the request again") from None
+        finally:
+            del self._estimates[number]
+        if frame.kind == wire.Kind.NOT_ESTIMATED:
+            raise JobFailed(status_pb2.Status.FromString(frame.data))
+        return vis.EstimateResponse.FromString(frame.data)
+
     async def stop(self) -> None:
         """End the process at once."""
+        if self._sorter is not None:
+            self._sorter.cancel()
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
             await self._process.wait()
         if self._writer is not None:
             self._writer.close()
-        self._process = self._reader = self._writer = None
+        self._process = self._reader = self._writer = self._sorter = None
+
+    async def _sort(self, reader: asyncio.StreamReader, of_jobs: "asyncio.Queue[wire.Frame | None]") -> None:
+        """Part estimates from what is said of jobs until the worker is gone; None says so."""
+        try:
+            while True:
+                frame = await wire.read(reader)
+                if frame.kind not in (wire.Kind.ESTIMATED, wire.Kind.NOT_ESTIMATED):
+                    of_jobs.put_nowait(frame)
+                elif (waiting := self._estimates.get(frame.job)) is not None and not waiting.done():
+                    waiting.set_result(frame)
+        except (EOFError, ConnectionError):
+            pass
+        finally:
+            of_jobs.put_nowait(None)
+            for waiting in self._estimates.values():
+                if not waiting.done():
+                    waiting.set_exception(ConnectionResetError())
 
     async def _pass_on_cancel(self, job: Job) -> None:
         await job.cancel_requested.wait()

@@ -27,6 +27,9 @@ class Kind(IntEnum):
     FAILED = 7  # from the worker: a google.rpc.Status
     SUCCEEDED = 8  # from the worker: a VisualizeResponse with `completed`
     JOIN = 9  # to the worker: a resolved VisualizeRequest that shares its batch with the next RUN
+    ESTIMATE = 10  # to the worker: a resolved VisualizeRequest; the number is not a job's but the estimate's
+    ESTIMATED = 11  # from the worker: an EstimateResponse
+    NOT_ESTIMATED = 12  # from the worker: a google.rpc.Status
 
 
 @dataclass(frozen=True)

@@ -328,3 +328,24 @@ async def test_a_server_that_is_not_there() -> None:
     async with neurofv.AsyncClient("localhost:1") as aclient:
         with pytest.raises(neurofv.NeurofvError, match="localhost:1"):
             await aclient.wait_until_ready(0.1)
+
+
+def test_an_estimate_takes_what_visualize_takes(client: neurofv.Client) -> None:
+    found = client.estimate(MODEL, class_name="cube", canvas_mm=48, steps=7, samples=2)
+    assert found.voxels == 24**3
+    assert found.volumes == 2
+    assert found.request.steps == 7
+    assert found.voxel_steps == 7 * 2 * 24**3
+    assert min(found.step_seconds, found.seconds, found.peak_bytes) > 0
+    again = client.estimate(found.request)
+    assert again.request == found.request
+    with pytest.raises(neurofv.NeurofvError, match="sphere"):
+        client.estimate(MODEL, class_name="blob")
+
+
+def test_an_estimate_can_be_awaited(server: RunningServer) -> None:
+    async def ask() -> int:
+        async with neurofv.AsyncClient(server.target) as client:
+            return (await client.estimate(MODEL, class_name="cube", canvas_mm=48)).voxels
+
+    assert asyncio.run(ask()) == 24**3

@@ -195,3 +195,16 @@ def test_ctrl_c_cancels_the_job(server: RunningServer, tmp_path: Path) -> None:
     wait_for(lambda: len(finished(server)) > before)
     assert finished(server)[-1]["state"] == "CANCELLED"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_tells_what_a_volume_would_cost(server: RunningServer, tmp_path: Path) -> None:
+    arguments = ["--class", "cube", "--canvas", "48", "--steps", "9", "--samples", "2"]
+    run = command(server, "estimate", MODEL, *arguments, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert "48 x 48 x 48 mm, 13,824 voxels, 2 volumes" in run.stdout
+    for word in ("one step", "ms on", "for 9 steps", "MB", "waiting"):
+        assert word in run.stdout
+    assert list(tmp_path.iterdir()) == []
+    refused = command(server, "estimate", MODEL, "--class", "blob", cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "blob" in refused.stderr

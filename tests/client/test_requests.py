@@ -56,6 +56,7 @@ CUBE = 'objective { terms { class_logit { class_name: "cube" } } } '
         ({"optimizer": {"sgd": {"momentum": 0.5}}}, "optimizer { sgd { momentum: 0.5 } }"),
         ({"schedule": "cosine"}, "optimizer { schedule: SCHEDULE_COSINE }"),
         ({"samples": 3}, "samples: 3"),
+        ({"precision": "bfloat16"}, "precision: PRECISION_BFLOAT16"),
         (
             {"stopping": {"plateau_looks": 5, "activation": 12}},
             "stopping { plateau_looks: 5 activation: 12 }",
@@ -116,6 +117,7 @@ def test_method(choices: dict[str, Any], text: str) -> None:
         ({"class_name": "cube", "stopping": {"looks": 3}}, "request.stopping.looks", "plateau_looks"),
         ({"class_name": "cube", "transforms": {"copies": 1.5}}, "request.transforms.copies", "integer"),
         ({"class_name": "cube", "schedule": "wavy"}, "schedule", "constant, cosine"),
+        ({"class_name": "cube", "precision": "double"}, "precision", "float32, bfloat16, float16"),
         ({"class_name": "cube", "transfer": "other/0"}, "transfer", "NAME/VERSION"),
         ({"class_name": "cube", "subject": 3}, "subject", "NIfTI file's path"),
         ({"class_name": "cube", "real_images": [b"a"]}, "real_images", "by class name"),

@@ -373,3 +373,17 @@ def test_what_is_computed_again_is_the_same_to_the_bit(network: nn.Module, layer
         found.append([*answers.values(), *torch.autograd.grad(slope, volume)])
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
     assert kept[False] < kept[True]
+
+
+def test_average_poolings_answer_in_half_precision_too() -> None:
+    """On a CPU torch has no average pooling in 16 bits."""
+    network = nn.Sequential(nn.Conv3d(1, 4, 3), nn.ReLU(), nn.AvgPool3d(2), nn.Conv3d(4, 3, 3)).eval()
+    volume = torch.rand(2, 1, 12, 12, 12, requires_grad=True)
+    exact, coarse = (
+        Prepared(network).reader(["3"], precision=precision)(volume)["3"]
+        for precision in (Precision.FLOAT32, Precision.BFLOAT16)
+    )
+    assert coarse.dtype == torch.float32
+    assert (coarse - exact).abs().max() < 0.02 * exact.abs().max()
+    (slope,) = torch.autograd.grad(coarse.sum(), volume)
+    assert slope.abs().sum() > 0

@@ -246,6 +246,7 @@ CASES = MORE | {
         "optimizer.adam.learning_rate", CUBE, "optimizer { adam { learning_rate: inf } }"
     ),
     "an unknown schedule": _invalid("optimizer.schedule", CUBE, "optimizer { schedule: 7 }"),
+    "an unknown precision": _invalid("precision", CUBE, "precision: 9"),
     "NaN in the canvas": _invalid("canvas.size_mm.j", CUBE, "canvas { size_mm { j: nan } }"),
     "a canvas too large": (
         request(CUBE, "canvas { size_mm { i: 5000 j: 50 k: 50 } }"),

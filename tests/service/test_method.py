@@ -69,6 +69,7 @@ def test_an_empty_request_means_the_engines_defaults() -> None:
         "optimizer",
         "schedule",
         "stopping",
+        "precision",
         "steps",
         "seed",
         "snapshot_every",
@@ -84,6 +85,7 @@ def test_written_choices_read_the_same() -> None:
     request.transforms.scale = 0
     request.optimizer.sgd.momentum = 0.5
     request.optimizer.schedule = method_pb2.SCHEDULE_COSINE
+    request.precision = method_pb2.PRECISION_BFLOAT16
     request.transforms.copies = 3
     request.stopping.activation = -2.5
     request.stopping.plateau_looks = 4
@@ -101,6 +103,7 @@ def test_written_choices_read_the_same() -> None:
     assert written.transforms.jitter_mm == engine.Transforms().jitter_mm
     assert method.choices["seed"] == 2**62
     assert method.choices["schedule"] is engine.Schedule.COSINE
+    assert method.choices["precision"] is engine.Precision.BFLOAT16
     assert written.optimizer.sgd.learning_rate == engine.Sgd().learning_rate
 
 

@@ -148,6 +148,8 @@ def test_units_inside_the_network(server: RunningServer, objective: str) -> None
         ("optimizer { sgd {} }", True),
         ("optimizer { schedule: SCHEDULE_COSINE }", True),
         ("optimizer { schedule: SCHEDULE_CONSTANT }", False),
+        ("precision: PRECISION_FLOAT32", False),
+        ("precision: PRECISION_BFLOAT16", True),
         ("canvas { center_mm { x: 20 y: -20 z: 20 } }", True),
     ],
 )

@@ -1,4 +1,4 @@
-"""The commands: models, layers, visualize, demo."""
+"""The commands: models, layers, estimate, visualize, demo."""
 
 from typing import Annotated, Any
 
@@ -11,7 +11,7 @@ from neurofv import __version__
 from neurofv.cli import options
 from neurofv.cli.console import out, reporting
 from neurofv.cli.demo import demo
-from neurofv.cli.visualize import visualize
+from neurofv.cli.visualize import estimate, visualize
 from neurofv.client import Client
 from neurofv.requests import split_model
 from neurofv.v1 import model_service_pb2 as pb
@@ -24,6 +24,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(visualize)
+app.command()(estimate)
 app.command()(demo)
 
 

@@ -152,6 +152,9 @@ class Method:
         ),
     ] = None
     schedule: Annotated[str | None, typer.Option(help="How the step size changes: constant, cosine.")] = None
+    precision: Annotated[
+        str | None, typer.Option(help="The network's numbers: float32, bfloat16, on a GPU also float16.")
+    ] = None
     stop: Annotated[
         list[str] | None,
         typer.Option(
@@ -161,8 +164,9 @@ class Method:
 
     def choices(self) -> dict[str, Any]:
         """Return these as `neurofv.build_request` takes them."""
+        plain = ("steps", "seed", "samples", "subject", "schedule", "precision")
         return {
-            **{name: getattr(self, name) for name in ("steps", "seed", "samples", "subject", "schedule")},
+            **{name: getattr(self, name) for name in plain},
             "canvas_mm": read_edges(self.canvas),
             "center_mm": self.center,
             "start": read_setting(self.start, method.Start(), "--start"),

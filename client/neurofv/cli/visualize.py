@@ -1,8 +1,11 @@
-"""`neurofv visualize`: from units to volumes."""
+"""`neurofv visualize`: from units to volumes; `neurofv estimate`: what that costs."""
 
 from collections.abc import Callable
 
-from neurofv.cli.console import Display, reporting
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from neurofv.cli.console import Display, out, reporting
 from neurofv.cli.groups import Comparison, Connection, Files, Method, Unit, grouped
 from neurofv.cli.options import ModelName
 from neurofv.cli.output import save, tell
@@ -19,15 +22,52 @@ def visualize(
 ) -> None:
     """Make the volume that a class, a channel or a single unit looks for."""
     with reporting():
-        name, version = split_model(model, "model")
-        choices = unit.choices() | method.choices() | comparison.choices() | files.choices()
-        request = build_request(name, version=version, **choices)
+        request = _request(model, unit, method, comparison, files)
         files.check(volume_count(request))
         with Client(connection.server, deadline_seconds=connection.deadline) as client, Display() as display:
             client.wait_until_ready(connection.wait)
             follow = _both(display.follow(_label(request)), files.keep)
             result = client.visualize(request, on_event=follow, keep_snapshots=False)
         tell(result, save(result, files.output, files.picture))
+
+
+@grouped
+def estimate(
+    model: ModelName, unit: Unit, method: Method, comparison: Comparison, files: Files, connection: Connection
+) -> None:
+    """Tell what `visualize` with the same options would cost; nothing is made."""
+    with reporting():
+        request = _request(model, unit, method, comparison, files)
+        with Client(connection.server, deadline_seconds=connection.deadline) as client:
+            client.wait_until_ready(connection.wait)
+            found = client.estimate(request)
+    out.print(_costs(found))
+
+
+def _request(
+    model: str, unit: Unit, method: Method, comparison: Comparison, files: Files
+) -> vis.VisualizeRequest:
+    name, version = split_model(model, "model")
+    choices = unit.choices() | method.choices() | comparison.choices() | files.choices()
+    return build_request(name, version=version, **choices)
+
+
+def _costs(found: vis.EstimateResponse) -> Table:
+    """Lay an estimate out."""
+    size = found.request.canvas.size_mm
+    many = f", {found.volumes} volumes" if found.volumes > 1 else ""
+    threads = f", {found.threads} threads" if found.device == "cpu" else ""
+    table = Table("", "", box=SIMPLE_HEAD, show_header=False)
+    table.add_row("canvas", f"{size.i:g} x {size.j:g} x {size.k:g} mm, {found.voxels:,} voxels{many}")
+    table.add_row("one step", f"{1000 * found.step_seconds:.3g} ms on {found.device}{threads}")
+    table.add_row("in all", f"{_time(found.seconds)} for {found.request.steps} steps and the figures")
+    table.add_row("memory", f"{found.peak_bytes / 1e6:,.0f} MB")
+    table.add_row("queue", f"{found.jobs_waiting} waiting" + (", one running" if found.busy else ""))
+    return table
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def _label(request: vis.VisualizeRequest) -> str:

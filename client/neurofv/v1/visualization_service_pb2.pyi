@@ -65,8 +65,40 @@ STOP_REASON_ACTIVATION: StopReason
 STOP_REASON_TIME: StopReason
 STOP_REASON_DEAD: StopReason
 
+class EstimateRequest(_message.Message):
+    __slots__ = ("request",)
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    request: VisualizeRequest
+    def __init__(self, request: _Optional[_Union[VisualizeRequest, _Mapping]] = ...) -> None: ...
+
+class EstimateResponse(_message.Message):
+    __slots__ = ("request", "voxels", "volumes", "voxel_steps", "step_seconds", "seconds", "peak_bytes", "device", "threads", "busy", "jobs_waiting")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    VOXELS_FIELD_NUMBER: _ClassVar[int]
+    VOLUMES_FIELD_NUMBER: _ClassVar[int]
+    VOXEL_STEPS_FIELD_NUMBER: _ClassVar[int]
+    STEP_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    PEAK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    THREADS_FIELD_NUMBER: _ClassVar[int]
+    BUSY_FIELD_NUMBER: _ClassVar[int]
+    JOBS_WAITING_FIELD_NUMBER: _ClassVar[int]
+    request: VisualizeRequest
+    voxels: int
+    volumes: int
+    voxel_steps: int
+    step_seconds: float
+    seconds: float
+    peak_bytes: int
+    device: str
+    threads: int
+    busy: bool
+    jobs_waiting: int
+    def __init__(self, request: _Optional[_Union[VisualizeRequest, _Mapping]] = ..., voxels: _Optional[int] = ..., volumes: _Optional[int] = ..., voxel_steps: _Optional[int] = ..., step_seconds: _Optional[float] = ..., seconds: _Optional[float] = ..., peak_bytes: _Optional[int] = ..., device: _Optional[str] = ..., threads: _Optional[int] = ..., busy: _Optional[bool] = ..., jobs_waiting: _Optional[int] = ...) -> None: ...
+
 class VisualizeRequest(_message.Message):
-    __slots__ = ("model", "version", "objective", "parameterization", "start", "transforms", "regularization", "optimizer", "seed", "steps", "snapshot_every", "canvas", "stopping", "batch", "samples", "subject", "comparisons")
+    __slots__ = ("model", "version", "objective", "parameterization", "start", "transforms", "regularization", "optimizer", "seed", "steps", "snapshot_every", "canvas", "stopping", "batch", "samples", "subject", "comparisons", "precision")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
@@ -84,6 +116,7 @@ class VisualizeRequest(_message.Message):
     SAMPLES_FIELD_NUMBER: _ClassVar[int]
     SUBJECT_FIELD_NUMBER: _ClassVar[int]
     COMPARISONS_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: int
     objective: _method_pb2.Objective
@@ -101,7 +134,8 @@ class VisualizeRequest(_message.Message):
     samples: int
     subject: _method_pb2.Subject
     comparisons: Comparisons
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., objective: _Optional[_Union[_method_pb2.Objective, _Mapping]] = ..., parameterization: _Optional[_Union[_method_pb2.Parameterization, _Mapping]] = ..., start: _Optional[_Union[_method_pb2.Start, _Mapping]] = ..., transforms: _Optional[_Union[_method_pb2.Transforms, _Mapping]] = ..., regularization: _Optional[_Union[_method_pb2.Regularization, _Mapping]] = ..., optimizer: _Optional[_Union[_method_pb2.Optimizer, _Mapping]] = ..., seed: _Optional[int] = ..., steps: _Optional[int] = ..., snapshot_every: _Optional[int] = ..., canvas: _Optional[_Union[_method_pb2.Canvas, _Mapping]] = ..., stopping: _Optional[_Union[_method_pb2.Stopping, _Mapping]] = ..., batch: _Optional[_Iterable[_Union[_method_pb2.Objective, _Mapping]]] = ..., samples: _Optional[int] = ..., subject: _Optional[_Union[_method_pb2.Subject, _Mapping]] = ..., comparisons: _Optional[_Union[Comparisons, _Mapping]] = ...) -> None: ...
+    precision: _method_pb2.Precision
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., objective: _Optional[_Union[_method_pb2.Objective, _Mapping]] = ..., parameterization: _Optional[_Union[_method_pb2.Parameterization, _Mapping]] = ..., start: _Optional[_Union[_method_pb2.Start, _Mapping]] = ..., transforms: _Optional[_Union[_method_pb2.Transforms, _Mapping]] = ..., regularization: _Optional[_Union[_method_pb2.Regularization, _Mapping]] = ..., optimizer: _Optional[_Union[_method_pb2.Optimizer, _Mapping]] = ..., seed: _Optional[int] = ..., steps: _Optional[int] = ..., snapshot_every: _Optional[int] = ..., canvas: _Optional[_Union[_method_pb2.Canvas, _Mapping]] = ..., stopping: _Optional[_Union[_method_pb2.Stopping, _Mapping]] = ..., batch: _Optional[_Iterable[_Union[_method_pb2.Objective, _Mapping]]] = ..., samples: _Optional[int] = ..., subject: _Optional[_Union[_method_pb2.Subject, _Mapping]] = ..., comparisons: _Optional[_Union[Comparisons, _Mapping]] = ..., precision: _Optional[_Union[_method_pb2.Precision, str]] = ...) -> None: ...
 
 class Comparisons(_message.Message):
     __slots__ = ("transfer_model", "transfer_version", "real_images")
@@ -246,7 +280,7 @@ class Completed(_message.Message):
     def __init__(self, evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ..., batch: _Optional[_Iterable[_Union[Evaluation, _Mapping]]] = ...) -> None: ...
 
 class Evaluation(_message.Message):
-    __slots__ = ("objective", "terms", "step", "stop_reason", "redirected_steps", "spectrum_distance", "saturated_share", "total_variation", "agreement", "transfer", "path", "smallest_jacobian", "largest_jacobian")
+    __slots__ = ("objective", "terms", "step", "stop_reason", "redirected_steps", "spectrum_distance", "saturated_share", "total_variation", "agreement", "transfer", "path", "smallest_jacobian", "largest_jacobian", "recomputed")
     OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
     TERMS_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
@@ -260,6 +294,7 @@ class Evaluation(_message.Message):
     PATH_FIELD_NUMBER: _ClassVar[int]
     SMALLEST_JACOBIAN_FIELD_NUMBER: _ClassVar[int]
     LARGEST_JACOBIAN_FIELD_NUMBER: _ClassVar[int]
+    RECOMPUTED_FIELD_NUMBER: _ClassVar[int]
     objective: float
     terms: _containers.RepeatedCompositeFieldContainer[TermEvaluation]
     step: int
@@ -273,7 +308,8 @@ class Evaluation(_message.Message):
     path: _containers.RepeatedCompositeFieldContainer[PathSimilarity]
     smallest_jacobian: float
     largest_jacobian: float
-    def __init__(self, objective: _Optional[float] = ..., terms: _Optional[_Iterable[_Union[TermEvaluation, _Mapping]]] = ..., step: _Optional[int] = ..., stop_reason: _Optional[_Union[StopReason, str]] = ..., redirected_steps: _Optional[int] = ..., spectrum_distance: _Optional[float] = ..., saturated_share: _Optional[float] = ..., total_variation: _Optional[float] = ..., agreement: _Optional[float] = ..., transfer: _Optional[_Union[Transfer, _Mapping]] = ..., path: _Optional[_Iterable[_Union[PathSimilarity, _Mapping]]] = ..., smallest_jacobian: _Optional[float] = ..., largest_jacobian: _Optional[float] = ...) -> None: ...
+    recomputed: bool
+    def __init__(self, objective: _Optional[float] = ..., terms: _Optional[_Iterable[_Union[TermEvaluation, _Mapping]]] = ..., step: _Optional[int] = ..., stop_reason: _Optional[_Union[StopReason, str]] = ..., redirected_steps: _Optional[int] = ..., spectrum_distance: _Optional[float] = ..., saturated_share: _Optional[float] = ..., total_variation: _Optional[float] = ..., agreement: _Optional[float] = ..., transfer: _Optional[_Union[Transfer, _Mapping]] = ..., path: _Optional[_Iterable[_Union[PathSimilarity, _Mapping]]] = ..., smallest_jacobian: _Optional[float] = ..., largest_jacobian: _Optional[float] = ..., recomputed: _Optional[bool] = ...) -> None: ...
 
 class Transfer(_message.Message):
     __slots__ = ("model", "version", "class_name", "probability", "same")

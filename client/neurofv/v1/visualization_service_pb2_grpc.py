@@ -40,6 +40,11 @@ class VisualizationServiceStub:
                 request_serializer=neurofv_dot_v1_dot_visualization__service__pb2.VisualizeRequest.SerializeToString,
                 response_deserializer=neurofv_dot_v1_dot_visualization__service__pb2.VisualizeResponse.FromString,
                 _registered_method=True)
+        self.Estimate = channel.unary_unary(
+                '/neurofv.v1.VisualizationService/Estimate',
+                request_serializer=neurofv_dot_v1_dot_visualization__service__pb2.EstimateRequest.SerializeToString,
+                response_deserializer=neurofv_dot_v1_dot_visualization__service__pb2.EstimateResponse.FromString,
+                _registered_method=True)
 
 
 class VisualizationServiceServicer:
@@ -58,6 +63,16 @@ class VisualizationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Estimate(self, request, context):
+        """Tells what a request would cost, and runs nothing of it but a few steps on
+        smaller canvases, which take a second or two; the server remembers them. What
+        Visualize would refuse, Estimate refuses with the same error. Nothing is queued;
+        a running job is interrupted between two steps, and comes out the same.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_VisualizationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -65,6 +80,11 @@ def add_VisualizationServiceServicer_to_server(servicer, server):
                     servicer.Visualize,
                     request_deserializer=neurofv_dot_v1_dot_visualization__service__pb2.VisualizeRequest.FromString,
                     response_serializer=neurofv_dot_v1_dot_visualization__service__pb2.VisualizeResponse.SerializeToString,
+            ),
+            'Estimate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Estimate,
+                    request_deserializer=neurofv_dot_v1_dot_visualization__service__pb2.EstimateRequest.FromString,
+                    response_serializer=neurofv_dot_v1_dot_visualization__service__pb2.EstimateResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -95,6 +115,33 @@ class VisualizationService:
             '/neurofv.v1.VisualizationService/Visualize',
             neurofv_dot_v1_dot_visualization__service__pb2.VisualizeRequest.SerializeToString,
             neurofv_dot_v1_dot_visualization__service__pb2.VisualizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Estimate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/neurofv.v1.VisualizationService/Estimate',
+            neurofv_dot_v1_dot_visualization__service__pb2.EstimateRequest.SerializeToString,
+            neurofv_dot_v1_dot_visualization__service__pb2.EstimateResponse.FromString,
             options,
             channel_credentials,
             insecure,
