@@ -12,6 +12,7 @@ import signal
 import socket
 import threading
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -80,6 +81,8 @@ class Worker:
         self._models: dict[str, LoadedModel] = {}
         self._jobs: queue.SimpleQueue[wire.Frame] = queue.SimpleQueue()
         self._cancelled: set[int] = set()
+        self._writer = ThreadPoolExecutor(1)
+        self._snapshot: Future[None] | None = None
         self._estimator = Estimator(settings)
         self._estimates: queue.SimpleQueue[wire.Frame] = queue.SimpleQueue()
 
@@ -166,19 +169,33 @@ class Worker:
     def _tell(self, task: Task, item: Event | Stopped | Exception) -> None:
         """Send the server what there is to say of a job."""
         task.sent += 1
+        self._await_snapshot()
+        if callable(item):
+            # Its file is written and sent beside the next step.
+            self._snapshot = self._writer.submit(lambda: self._send_volume(task, item()))
+            return
         if isinstance(item, Exception):
             self._fail(task, to_status(item))
         elif isinstance(item, Stopped):
             task.ended = True
             self._send(wire.Kind.STOPPED, task.number)
         elif isinstance(item, VolumeFile):
-            payload = wire.pack_volume(item.begin.SerializeToString(), item.data)
-            self._send(wire.Kind.VOLUME, task.number, payload)
+            self._send_volume(task, item)
         elif item.HasField("completed"):
             task.ended = True
             self._send(wire.Kind.SUCCEEDED, task.number, item.SerializeToString())
         else:
             self._send(wire.Kind.EVENT, task.number, item.SerializeToString())
+
+    def _send_volume(self, task: Task, file: VolumeFile) -> None:
+        payload = wire.pack_volume(file.begin.SerializeToString(), file.data)
+        self._send(wire.Kind.VOLUME, task.number, payload)
+
+    def _await_snapshot(self) -> None:
+        """Let the snapshot that is being written be sent first: one thing after the other, in order."""
+        if self._snapshot is not None:
+            last, self._snapshot = self._snapshot, None
+            last.result()
 
     def _fail(self, task: Task, status: status_pb2.Status) -> None:
         task.ended = True
@@ -199,6 +216,7 @@ class Worker:
         while not self._estimates.empty():
             frame = self._estimates.get()
             try:
+                self._await_snapshot()
                 plan = self._plan(frame.data)
                 answer = self._estimator.estimate(plan, self._model(plan.bundle))
                 answer.busy = busy

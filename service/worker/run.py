@@ -4,6 +4,7 @@ import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 
 import numpy as np
@@ -29,7 +30,8 @@ _EXTRAS = {
 }
 
 
-Event = vis.VisualizeResponse | nifti.VolumeFile
+# A snapshot is written while the next step is computed: what makes it stands for it.
+Event = vis.VisualizeResponse | nifti.VolumeFile | Callable[[], nifti.VolumeFile]
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def run(
 
     Yields
     ------
-    int, and VisualizeResponse, VolumeFile, Stopped or Exception
+    int, and VisualizeResponse, VolumeFile or what makes one, Stopped or Exception
         A plan's number, and what there is to say of it. Last comes `completed`, `Stopped`, or what failed
         in its own results alone, such as `DeadUnit`.
 
@@ -134,7 +136,7 @@ class _Job:
                 if isinstance(own, engine.Result):
                     yield from self._finish(own)
                 else:
-                    yield self._file(own.image, vis.VOLUME_KIND_INTERMEDIATE, own)
+                    yield partial(self._file, own.image, vis.VOLUME_KIND_INTERMEDIATE, own)
         except Exception as error:
             # It is this job's own: the others are none the worse.
             self.over = True
