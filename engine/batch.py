@@ -69,14 +69,19 @@ class Audience:
         # A regularizer that reads layers looks at all volumes' at once.
         self.single = separate(like.device) and not any(r.layers for r in spec.regularizers)
         self.keep = True
+        # Held here: what the network keeps may make room for others meanwhile.
+        self._readers: dict[frozenset[str], Reader] = {}
         if spec.memory is not None:
             held = like[:1] if self.single else like
             self.keep = self.reader(spec.layers).fits(held.detach(), spec.memory // spec.transforms.copies)
 
     def reader(self, layers: set[str]) -> Reader:
         """Return the network's reader of some layers."""
-        spec = self.spec
-        return self.network.reader(layers, spec.objective.behind_nonlinearities, spec.precision)
+        spec, key = self.spec, frozenset(layers)
+        if key not in self._readers:
+            behind = spec.objective.behind_nonlinearities
+            self._readers[key] = self.network.reader(layers, behind, spec.precision)
+        return self._readers[key]
 
     def read(
         self, shown: Tensor, draws: Sequence[Draw] | None, layers: set[str]

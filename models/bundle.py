@@ -108,11 +108,12 @@ class Bundle:
         """
         if shape is None or shape == self.manifest.input.shape:
             return self._layers
-        while len(self._surveyed) > _SURVEYS:
-            self._surveyed.pop(next(iter(self._surveyed)))
-        if shape not in self._surveyed:
-            self._surveyed[shape] = self._layers_on(shape)
-        return self._surveyed[shape]
+        found = self._surveyed.get(shape)
+        if found is None:
+            found = self._surveyed[shape] = self._layers_on(shape)
+            for old in list(self._surveyed)[:-_SURVEYS]:
+                self._surveyed.pop(old, None)
+        return found
 
     def layer(self, name: str) -> Layer:
         """Look one layer up.

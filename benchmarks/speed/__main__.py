@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from benchmarks.facts import RESULTS, write
-from benchmarks.speed import climb, linear, streams
+from benchmarks.speed import climb, estimates, linear, streams
 from benchmarks.speed.race import Competitor, default_canvas, physical_limit, race, work
 from benchmarks.speed.report import table
 from models import ZOO, Repository
@@ -79,6 +79,7 @@ def main() -> None:
         "limit": physical_limit,
         "steps": steps,
         "service": streams.measure,
+        "estimate": estimates.measure,
         "growth": linear.measure,
         "to_b1": climb.time_to_b1,
         "precision": climb.precisions,

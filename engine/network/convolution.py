@@ -6,7 +6,7 @@ not be kept. Both ways go to oneDNN at once; torch's own choice takes a routine
 that is three to six times slower where the volume is small.
 """
 
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ class FrozenConvolution(nn.Module):
     def suits(module: nn.Module | None) -> TypeGuard[nn.Conv3d]:
         """Tell whether a module is such a convolution, and where oneDNN can compute it."""
         return (
-            isinstance(module, nn.Conv3d)
+            plain(module, nn.Conv3d)
             and module.groups == 1
             and set(module.stride) == set(module.dilation) == {1}
             and module.padding_mode == "zeros"
@@ -60,6 +60,15 @@ class _Mirrored(torch.autograd.Function):
     def backward(context: Any, *slopes: Tensor) -> tuple[Tensor, None]:
         (slope,) = slopes
         return convolve(slope, context.module.mirrored, None, context.module.back), None
+
+
+Kind = TypeVar("Kind", bound=nn.Module)
+
+
+def plain(module: nn.Module | None, *kinds: type[Kind]) -> TypeGuard[Kind]:
+    """Tell whether a module is of a kind and does what all of them do: no subclass of it, and no hook."""
+    hooked = module is not None and (module._forward_hooks or module._forward_pre_hooks)
+    return type(module) in kinds and not hooked
 
 
 def mirror(convolution: nn.Conv3d) -> tuple[nn.Parameter, tuple[int, ...]]:

@@ -5,14 +5,15 @@ depends on its data cannot be written down so, and runs as it is.
 """
 
 import copy
+import inspect
 import operator
 from typing import Any
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from engine.network.capture import NONLINEARITIES, UnknownLayer
-from engine.network.convolution import FrozenConvolution
+from engine.network.convolution import FrozenConvolution, plain
 from engine.network.pooling import AveragePooling
 from engine.network.thin import ThinConvolution
 
@@ -21,7 +22,9 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _MAX_POOLINGS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 # These need their output for no gradient: a ReLU behind one may overwrite it.
 _OVERWRITABLE = (*_CONVOLUTIONS, *_NORMS, *_MAX_POOLINGS, FrozenConvolution, ThinConvolution)
-_IN_PLACE = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
+_IN_PLACE = {
+    getattr(operator, f"i{name}") for name in ("add", "sub", "mul", "truediv", "floordiv", "pow", "matmul")
+}
 
 
 class Untraceable(Exception):
@@ -36,6 +39,17 @@ class Untraceable(Exception):
     def __init__(self, twin: nn.Module) -> None:
         super().__init__("the network cannot be traced")
         self.copy = twin
+
+
+class _Alone(nn.Module):
+    """A network that is given a volume and nothing else: what it may be given besides has its default."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, volume: Tensor) -> Any:
+        return self.network(volume)
 
 
 class _Tracer(fx.Tracer):
@@ -86,20 +100,18 @@ def cut(network: nn.Module, layers: tuple[str, ...], behind_nonlinearities: bool
     for layer in layers:
         if layer not in modules:
             raise UnknownLayer(layer, list(modules))
-    twin = copy.deepcopy(network).eval()
-    tracer = _Tracer()
+    shut = [isinstance(modules[layer], NONLINEARITIES) and not behind_nonlinearities for layer in layers]
+    tracer, twin = _Tracer(), _Alone(copy.deepcopy(network).eval())
     try:
         graph = tracer.trace(twin)
+        if any(_is_lost(node, twin) for node in graph.nodes):
+            raise Untraceable(twin.network)
+        names = [f"network.{layer}" for layer in layers]
+        sides = [tracer.entering if before else tracer.leaving for before in shut]
+        wanted = [side[name] for side, name in zip(sides, names, strict=True)]
+        return _without_the_rest(twin, graph, wanted)
     except Exception:  # torch.fx fails in many ways, all of which mean: not traceable
-        raise Untraceable(twin) from None
-    wanted = []
-    for layer in layers:
-        shut = isinstance(modules[layer], NONLINEARITIES) and not behind_nonlinearities
-        node = (tracer.entering if shut else tracer.leaving).get(layer)
-        if node is None or _overwrites_unseen(graph):
-            raise Untraceable(twin)
-        wanted.append(node)
-    return _without_the_rest(twin, graph, wanted)
+        raise Untraceable(copy.deepcopy(network).eval()) from None
 
 
 def _without_the_rest(twin: nn.Module, graph: fx.Graph, wanted: list[fx.Node]) -> fx.GraphModule:
@@ -124,11 +136,29 @@ def _without_the_rest(twin: nn.Module, graph: fx.Graph, wanted: list[fx.Node]) -
     return body
 
 
-def _overwrites_unseen(graph: fx.Graph) -> bool:
-    """Tell whether a value is overwritten by something whose answer is not used: the graph loses it."""
-    return any(
-        node.op == "call_method" and str(node.target).endswith("_") and not node.users for node in graph.nodes
-    )
+def overwrites(node: fx.Node, body: nn.Module) -> bool:
+    """Tell whether a node overwrites its first argument."""
+    if node.op == "call_module":
+        return bool(getattr(body.get_submodule(str(node.target)), "inplace", False))
+    name = str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
+    by_name = name.endswith("_") and not name.endswith("__")
+    return node.target in _IN_PLACE or by_name or _asked_to(node)
+
+
+def _asked_to(node: fx.Node) -> bool:
+    """Tell whether a function is called with `inplace`, by name or by its place."""
+    if node.op != "call_function" or getattr(node.target, "__module__", "") != "torch.nn.functional":
+        return bool(node.kwargs.get("inplace"))
+    given = inspect.signature(node.target).bind(*node.args, **node.kwargs).arguments  # type: ignore[arg-type]
+    return bool(given.get("inplace"))
+
+
+def _is_lost(node: fx.Node, body: nn.Module) -> bool:
+    """Tell whether others read what a node overwrites: a graph of values would not say what happens."""
+    if not overwrites(node, body):
+        return False
+    before = node.args[0] if node.args else None
+    return not node.users or not isinstance(before, fx.Node) or len(before.users) > 1
 
 
 def _retypes(node: fx.Node) -> bool:
@@ -152,11 +182,11 @@ def _fold_norms(body: fx.GraphModule) -> None:
     """Fold batch norms into convolutions that nothing else reads; in evaluation they are linear maps."""
     for node in list(body.graph.nodes):
         norm = _module(body, node)
-        if not isinstance(norm, _NORMS) or norm.running_mean is None or _calls(body, node.target) > 1:
+        if not plain(norm, *_NORMS) or norm.running_mean is None or _calls(body, node.target) > 1:
             continue
         before = node.args[0]
         convolution = _module(body, before) if isinstance(before, fx.Node) else None
-        if not isinstance(convolution, _CONVOLUTIONS) or len(before.users) > 1:
+        if not plain(convolution, *_CONVOLUTIONS) or len(before.users) > 1:
             continue
         if _calls(body, before.target) == 1:
             dtype = convolution.weight.dtype
@@ -172,11 +202,11 @@ def _pool_first(body: fx.GraphModule) -> None:
     """Let ReLUs act behind max poolings: the same values and gradients, on a fraction of the numbers."""
     for node in list(body.graph.nodes):
         pooling, before = _module(body, node), node.args[0] if node.args else None
-        if not isinstance(pooling, _MAX_POOLINGS) or pooling.return_indices:
+        if not plain(pooling, *_MAX_POOLINGS) or pooling.return_indices:
             continue
         if not isinstance(before, fx.Node) or len(before.users) > 1:
             continue
-        if not isinstance(_module(body, before), nn.ReLU):
+        if not plain(_module(body, before), nn.ReLU):
             continue
         node.replace_all_uses_with(before)
         node.args = (before.args[0],)
@@ -221,17 +251,13 @@ def _in_place(body: fx.GraphModule) -> None:
         before = node.args[0]
         alone = isinstance(before, fx.Node) and len(before.users) == 1 and _calls(body, node.target) == 1
         fits = alone and isinstance(_module(body, before), _OVERWRITABLE)
-        module.inplace = isinstance(module, nn.ReLU) and fits
+        module.inplace = plain(module, nn.ReLU) and fits
 
 
 def _keep_wanted(body: fx.GraphModule) -> None:
     """Copy wanted values if something else may overwrite them, as `x += y` does."""
-    writes = any(
-        node.target in _IN_PLACE
-        or node.kwargs.get("inplace")
-        or (node.op == "call_method" and str(node.target).endswith("_"))
-        for node in body.graph.nodes
-    )
+    # What a ReLU may overwrite has been settled.
+    writes = any(node.op != "call_module" and overwrites(node, body) for node in body.graph.nodes)
     (end,) = (node for node in body.graph.nodes if node.op == "output")
     if not writes:
         return

@@ -6,7 +6,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor, nn
 
-from engine.network.convolution import triple
+from engine.network.convolution import plain, triple
 
 
 class AveragePooling(nn.Module):
@@ -26,7 +26,7 @@ class AveragePooling(nn.Module):
     def suits(module: nn.Module | None) -> TypeGuard[nn.AvgPool3d]:
         """Tell whether a module is such a pooling."""
         return (
-            isinstance(module, nn.AvgPool3d)
+            plain(module, nn.AvgPool3d)
             and triple(module.stride) == triple(module.kernel_size)
             and set(triple(module.padding)) == {0}
             and not module.ceil_mode
@@ -43,7 +43,8 @@ class _Means(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, maps: Tensor, window: tuple[int, ...]) -> Tensor:
         context.shape, context.window = maps.shape, window
-        total, count = maps, 1
+        # Sums of many are kept in float32, whatever the network computes in.
+        total, count = maps.float() if maps.dtype.itemsize < 4 else maps, 1
         for axis, edge in enumerate(window, start=2):
             whole = total.narrow(axis, 0, total.shape[axis] // edge * edge)
             every = [_every(whole, axis, first, edge) for first in range(edge)]
@@ -51,7 +52,7 @@ class _Means(torch.autograd.Function):
             for other in every[1:]:
                 total = total + other
             count *= edge
-        return total * (1 / count)
+        return (total * (1 / count)).to(maps.dtype)
 
     @staticmethod
     def backward(context: Any, *slopes: Tensor) -> tuple[Tensor, None]:

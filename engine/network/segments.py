@@ -6,13 +6,14 @@ deep nets with sublinear memory cost"); the step takes about a third longer.
 """
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.split_module import split_module
 from torch.utils.checkpoint import checkpoint
+
+from engine.network.graph import overwrites
 
 # A value that is so much smaller than what came since the last cut is a good place for the next.
 _SHRINKS = 4
@@ -100,14 +101,12 @@ def _single_files(body: fx.GraphModule) -> list[fx.Node]:
     for index, node in enumerate(nodes[:-1]):
         # What is wanted itself leaves at once and does not count.
         uses = [order[user] for user in node.users if user is not end]
-        if node.op == "call_module" and needed <= index and uses and not _overwritten(body, node.users):
+        if (
+            node.op == "call_module"
+            and needed <= index
+            and uses
+            and not any(overwrites(user, body) for user in node.users)
+        ):
             found.append(node)
         needed = max([needed, *uses])
     return found
-
-
-def _overwritten(body: fx.GraphModule, users: Iterable[fx.Node]) -> bool:
-    return any(
-        user.op == "call_module" and getattr(body.get_submodule(str(user.target)), "inplace", False)
-        for user in users
-    )

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engine.network.convolution import FrozenConvolution, convolve, mirror, triple
+from engine.network.convolution import FrozenConvolution, convolve, mirror, plain, triple
 
 # Maps of about this many numbers are computed at a time: they stay in the processor's cache.
 _SLAB_ELEMENTS = 1 << 22
@@ -51,7 +51,7 @@ class ThinConvolution(nn.Module):
     def pools(module: nn.Module | None) -> TypeGuard[nn.MaxPool3d]:
         """Tell whether a module is a max pooling of windows that lie side by side."""
         return (
-            isinstance(module, nn.MaxPool3d)
+            plain(module, nn.MaxPool3d)
             and triple(module.stride) == triple(module.kernel_size)
             and not (module.ceil_mode or module.return_indices)
             and set(triple(module.padding)) == {0}

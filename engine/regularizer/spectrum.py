@@ -101,7 +101,8 @@ class _Distance(torch.autograd.Function):
             # each stands for is made up for by the transform, which takes each as often.
             slope = 2 * away / away.shape[1] / (found.clamp_min(_SILENT) * math.log(10)) * (found > _SILENT)
             factor = shells.spread((slope / shells.counts[shells.filled]).to(image)).reshape(spectrum.shape)
-            spectrum *= factor.div_(magnitude.clamp_min_(torch.finfo(magnitude.dtype).tiny))
+            # A coefficient of zero has no direction.
+            spectrum *= factor.div_(magnitude).masked_fill_(magnitude == 0, 0)
             context.save_for_backward(grid.from_spectrum(spectrum))
         return means(away.square()).to(image)
 

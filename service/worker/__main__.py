@@ -13,6 +13,7 @@ import socket
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -149,7 +150,10 @@ class Worker:
                 if heard[number] > tasks[number].sent or isinstance(item, Stopped | Exception):
                     self._tell(tasks[number], item)
                 self._answer_estimates(busy=True)
+            self._await_snapshot()
         except Exception as error:
+            with suppress(Exception):  # the first failure is the one to tell
+                self._await_snapshot()
             # No more than its description: the failed batch must not hold memory while its jobs run again.
             return to_status(error)
         return None
@@ -168,8 +172,9 @@ class Worker:
 
     def _tell(self, task: Task, item: Event | Stopped | Exception) -> None:
         """Send the server what there is to say of a job."""
-        task.sent += 1
+        # What was begun comes first; if it fails, this has not been told.
         self._await_snapshot()
+        task.sent += 1
         if callable(item):
             # Its file is written and sent beside the next step.
             self._snapshot = self._writer.submit(lambda: self._send_volume(task, item()))
@@ -213,10 +218,11 @@ class Worker:
         Not in another thread beside the job: torch.fx, with which networks are
         traced, changes every module of the process while it traces.
         """
-        while not self._estimates.empty():
+        if not self._estimates.empty():
+            # Nothing else is said meanwhile, and one at a time: the job goes on in between.
+            self._await_snapshot()
             frame = self._estimates.get()
             try:
-                self._await_snapshot()
                 plan = self._plan(frame.data)
                 answer = self._estimator.estimate(plan, self._model(plan.bundle))
                 answer.busy = busy

@@ -211,7 +211,7 @@ class WorkerProcess:
                     of_jobs.put_nowait(frame)
                 elif (waiting := self._estimates.get(frame.job)) is not None and not waiting.done():
                     waiting.set_result(frame)
-        except (EOFError, ConnectionError):
+        except (EOFError, ConnectionError, ValueError):
             pass
         finally:
             of_jobs.put_nowait(None)

@@ -387,3 +387,73 @@ def test_average_poolings_answer_in_half_precision_too() -> None:
     assert (coarse - exact).abs().max() < 0.02 * exact.abs().max()
     (slope,) = torch.autograd.grad(coarse.sum(), volume)
     assert slope.abs().sum() > 0
+
+
+class _Standardized(nn.Conv3d):
+    """A convolution that does something to its weights, as some do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight - self.weight.mean((1, 2, 3, 4), keepdim=True)
+        return functional.conv3d(x, weight, self.bias)
+
+
+class _Shortcut(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.act, self.second = nn.Conv3d(1, 2, 3), nn.ReLU(inplace=True), nn.Conv3d(2, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        return self.second(self.act(x)) + x
+
+
+class _Statement(_Shortcut):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        self.act(x)
+        return self.second(x)
+
+
+class _Optional(_Shortcut):
+    def forward(self, x: Tensor, age: Tensor | None = None) -> Tensor:
+        x = self.second(self.first(x))
+        return x if age is None else torch.cat([x, age], 1)
+
+
+class _Biased(_Shortcut):
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.max_pool3d(self.first(x), 2)
+        x += 1
+        x *= 2
+        return self.second(functional.relu(x, True))
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        nn.Sequential(_Standardized(1, 3, 3), nn.BatchNorm3d(3), nn.ReLU(), nn.Conv3d(3, 2, 1)),
+        nn.Sequential(_Shortcut()),
+        nn.Sequential(_Statement()),
+        nn.Sequential(_Optional()),
+        nn.Sequential(_Biased()),
+    ],
+    ids=["subclass", "shortcut", "statement", "optional input", "in place"],
+)
+@pytest.mark.parametrize("keep", [True, False])
+def test_what_a_graph_could_get_wrong_is_as_the_network_says(network: nn.Module, keep: bool) -> None:
+    network = _shaken(network)
+    layer = str(len(network) - 1)
+    volume = torch.randn(1, 1, 9, 8, 10, requires_grad=True)
+    reader = Prepared(network).reader([layer])
+    reader.fits(volume, 1)
+    mine, theirs = reader(volume, keep)[layer], network(volume)
+    torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+    gradients = [torch.autograd.grad(each.square().sum(), volume)[0] for each in (mine, theirs)]
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-4)
+
+
+def test_a_hooked_convolution_keeps_its_hook() -> None:
+    network = nn.Sequential(nn.Conv3d(1, 2, 3), nn.Conv3d(2, 2, 1))
+    network[0].register_forward_hook(lambda module, inputs, output: output * 2)
+    volume = torch.randn(1, 1, 6, 6, 6)
+    torch.testing.assert_close(Prepared(network).reader(["1"])(volume)["1"], network(volume))

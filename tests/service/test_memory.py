@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from neurofv.v1 import visualization_service_pb2 as vis
 from service.worker import memory
+from tests.server import RunningServer, make_repository
 
 
 def test_free_memory_is_some_and_no_more_than_the_machine_has() -> None:
@@ -16,11 +18,29 @@ def test_free_memory_is_some_and_no_more_than_the_machine_has() -> None:
 def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "memory.max").write_text("5000000\n")
     (tmp_path / "memory.current").write_text("3000000\n")
+    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 500000\n")
     monkeypatch.setattr(memory, "_CGROUP", tmp_path)
-    assert memory.free_bytes(torch.device("cpu")) == 2_000_000
+    assert memory.free_bytes(torch.device("cpu")) == 2_500_000
     (tmp_path / "memory.max").write_text("max\n")
-    assert memory.free_bytes(torch.device("cpu")) > 2_000_000
+    assert memory.free_bytes(torch.device("cpu")) > 2_500_000
 
 
 def test_memory_is_given_back() -> None:
     memory.give_back()
+
+
+def test_what_does_not_fit_is_computed_again_and_said_so(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path / "models")
+    found = {}
+    for limit in (0, 1000):
+        server = RunningServer(repository, max_activation_bytes=limit)
+        try:
+            request = vis.VisualizeRequest(model="lesion-shapes", version=1, steps=3)
+            request.objective.terms.add().class_logit.class_name = "cube"
+            *_, last = server.visualization.Visualize(request, timeout=120)
+        finally:
+            server.stop()
+        found[limit] = last.completed
+    assert not found[0].evaluation.recomputed
+    assert found[1000].evaluation.recomputed
+    assert found[1000].provenance.volume_sha256 == found[0].provenance.volume_sha256
