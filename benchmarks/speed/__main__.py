@@ -1,24 +1,26 @@
 """Speed of a step, of a run and of the service: `make bench-speed`.
 
-Writes `benchmarks/results/speed.json`, a table beside it and the figure in docs/images.
+Writes `benchmarks/results/speed.json`, the README's table and the figure in docs/images.
 """
 
 import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 
 from benchmarks.facts import RESULTS, write
 from benchmarks.speed import climb, estimates, linear, streams
 from benchmarks.speed.race import Competitor, default_canvas, physical_limit, race, work
-from benchmarks.speed.report import table
+from benchmarks.speed.report import into, table
 from models import ZOO, Repository
 from service.worker.process import ENVIRONMENT
 
 FULL, CUBE = (160, 192, 160), (96, 96, 96)
 ROUNDS = 5
+README = Path(__file__).parents[2] / "README.md"
 Entrant = tuple[str, str, tuple[int, ...], str]
 
 
@@ -90,11 +92,10 @@ def main() -> None:
     figures.pop("machine", None)
     for name in sys.argv[1:] or parts:
         figures[name] = parts[name]()
-    write("speed", figures)
-    if "growth" in figures:
-        linear.draw(figures["growth"])
-    if "steps" in figures:
-        (RESULTS / "speed.md").write_text(table(figures))
+        # At once: a long run that is broken off keeps what it has measured.
+        write("speed", figures)
+    linear.draw(figures["growth"])
+    README.write_text(into(README.read_text(), table(figures)))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from typing import Any
 
 _RIVALS = ("B1", "B2")
+_BEGIN, _END = "<!-- speed -->", "<!-- /speed -->"
 
 
 def table(figures: dict[str, Any]) -> str:
@@ -10,8 +11,8 @@ def table(figures: dict[str, Any]) -> str:
     limit = figures["limit"]
     lines = [
         "<!-- Written by `make bench-speed`: medians of interleaved repeats, milliseconds a step. -->",
-        "| | B1 | B2 | neurofv | B1 / neurofv | B2 / neurofv | over the network alone (with looks) "
-        "| share of the limit | bfloat16 | peak memory, MB: B1, neurofv |",
+        "| | B1 | B2 | neurofv | times B1 | times B2 | over its own network (with looks) "
+        "| network's share of the limit | bfloat16 | peak memory, MB: B1, neurofv |",
         "|" + " --- |" * 10,
     ]
     for title, case in figures["steps"].items():
@@ -21,6 +22,12 @@ def table(figures: dict[str, Any]) -> str:
             edges = "x".join(map(str, case["canvas"]))
             lines.append(_row(f"the same on its canvas, {edges}", own, "neurofv, canvas", None))
     return "\n".join(lines) + "\n"
+
+
+def into(page: str, text: str) -> str:
+    """Return a page with a table between its marks."""
+    before, rest = page.split(_BEGIN)
+    return f"{before}{_BEGIN}\n{text}{_END}{rest.split(_END)[1]}"
 
 
 def share(case: dict[str, Any], limit: dict[str, float], precision: str = "FLOAT32") -> float:

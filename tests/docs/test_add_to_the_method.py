@@ -37,7 +37,8 @@ unit = plan.spec.objective.terms[0].unit
 assert type(unit).__name__ == "ChannelMaximum", unit
 activation = torch.randn(2, 4, 5, 5, 5)
 assert torch.equal(unit.read(activation), activation[:, 3].flatten(1).max(1).values)
-events = list(run(plan, LoadedModel.load(bundle, torch.device("cpu")), settings, None, lambda: False))
+model = LoadedModel.load(bundle, torch.device("cpu"))
+events = [event for _, event in run([plan], model, settings, None, [lambda: False])]
 progress = [event.progress for event in events if getattr(event, "progress", None) and event.progress.step]
 assert len(progress) == 3 and progress[-1].regularizers["left_right_symmetry"] > 0, progress
 assert events[-1].completed.evaluation.terms[0].unit == "blocks.1.conv:3"
