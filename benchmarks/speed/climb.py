@@ -12,6 +12,7 @@ import torch
 import engine
 from benchmarks.peers.baselines import Run, b2
 from benchmarks.speed.race import Competitor
+from engine.evaluation import readings
 from models import ZOO, Bundle, Repository
 from neurofv.v1 import method_pb2
 from neurofv.v1 import visualization_service_pb2 as vis
@@ -111,7 +112,7 @@ def precisions() -> dict[str, dict[str, float]]:
             spec = planned(model, asked(layer, channel, False, 256), precision=precision)
             *_, result = engine.visualize(model.network, spec)
             pictures.append(result.image)
-            reading = engine.evaluation.readings(model.network, spec.objective, result.image[None, None])
+            reading = readings(model.network, spec.objective, result.image[None, None])
             activations.append(float(reading[0]))
         home = spec.start.begin(spec.anatomy, spec.intensity_range)
         changes = [(picture - home).flatten().numpy() for picture in pictures]

@@ -15,6 +15,7 @@ from neurofv.v1 import method_pb2
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.ticker import NullFormatter
 
 EDGES = (12, 16, 24, 32, 48, 64, 96, 128)
 STEPS = (16, 32, 64, 128, 256)
@@ -95,6 +96,8 @@ def draw(figures: dict[str, Points]) -> None:
         axis.loglog(amounts, costs, "o-", color="#1f4e79", label="measured")
         axis.loglog(amounts, costs[-1] * amounts / amounts[-1], ":", color="grey", label="linear")
         axis.set(title=title, xlabel=name, ylabel="ms")
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.yaxis.set_minor_formatter(NullFormatter())
         axis.legend(frameon=False)
     figure.savefig(FIGURE, dpi=110)
     plt.close(figure)
