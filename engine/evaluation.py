@@ -18,7 +18,10 @@ from engine.objective import Channel, Objective
 from engine.roughness import gradient_length
 from engine.transform import Draw, Transforms, apply
 
-_BATCH = 8
+BATCH = 8
+"""Volumes that are read at once."""
+COPIES = 64
+"""Copies in which `held_out` reads a volume."""
 _SEED = int.from_bytes(b"neurofv", "big")
 # No coefficient of a brain is as small: its logarithm stands for that of zero.
 _SILENT = 1e-8
@@ -49,7 +52,7 @@ def readings(network: nn.Module | Prepared, objective: Objective, volumes: Tenso
     UnknownLayer, UnitOutOfRange
         A unit's layer is not in the network, or the unit not in its layer.
     """
-    return _read(network, objective, volumes.split(_BATCH))
+    return _read(network, objective, volumes.split(BATCH))
 
 
 def held_out(
@@ -59,7 +62,7 @@ def held_out(
     grid: Grid,
     intensity_range: tuple[float, float],
     transforms: Transforms = HELD_OUT,
-    count: int = 64,
+    count: int = COPIES,
     seed: int = _SEED,
 ) -> Tensor:
     """Read every term's unit on randomly transformed copies of a volume.
@@ -98,8 +101,8 @@ def held_out(
     every = grid.once(("held out", transforms, count, seed), drawn) if light else drawn()
 
     def copies() -> Iterable[Tensor]:
-        for first in range(0, count, _BATCH):
-            draws = every[first : first + _BATCH]
+        for first in range(0, count, BATCH):
+            draws = every[first : first + BATCH]
             yield apply(image.detach().expand(len(draws), 1, *grid.shape), draws, grid, intensity_range)
 
     return _read(network, objective, copies())

@@ -7,10 +7,10 @@ parsed; that is done again each time a part is loaded, because files may change 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -108,12 +108,7 @@ class Bundle:
         """
         if shape is None or shape == self.manifest.input.shape:
             return self._layers
-        found = self._surveyed.get(shape)
-        if found is None:
-            found = self._surveyed[shape] = self._layers_on(shape)
-            for old in list(self._surveyed)[:-_SURVEYS]:
-                self._surveyed.pop(old, None)
-        return found
+        return self._surveyed(shape)
 
     def layer(self, name: str) -> Layer:
         """Look one layer up.
@@ -194,9 +189,9 @@ class Bundle:
             return data.decode()
 
     @cached_property
-    def _surveyed(self) -> dict[tuple[int, ...], tuple[Layer, ...]]:
-        """Layers as they act on boxes that were asked for of late."""
-        return {}
+    def _surveyed(self) -> Callable[[tuple[int, int, int]], tuple[Layer, ...]]:
+        """Return the layers on a box; boxes that were asked for of late are remembered."""
+        return lru_cache(_SURVEYS)(self._layers_on)
 
     @cached_property
     def _layers(self) -> tuple[Layer, ...]:

@@ -28,17 +28,7 @@ _IN_PLACE = {
 
 
 class Untraceable(Exception):
-    """The network cannot be written down as a graph.
-
-    Parameters
-    ----------
-    twin : nn.Module
-        A copy of it in evaluation mode.
-    """
-
-    def __init__(self, twin: nn.Module) -> None:
-        super().__init__("the network cannot be traced")
-        self.copy = twin
+    """The network cannot be written down as a graph."""
 
 
 class _Alone(nn.Module):
@@ -105,13 +95,13 @@ def cut(network: nn.Module, layers: tuple[str, ...], behind_nonlinearities: bool
     try:
         graph = tracer.trace(twin)
         if any(_is_lost(node, twin) for node in graph.nodes):
-            raise Untraceable(twin.network)
+            raise Untraceable
         names = [f"network.{layer}" for layer in layers]
         sides = [tracer.entering if before else tracer.leaving for before in shut]
         wanted = [side[name] for side, name in zip(sides, names, strict=True)]
         return _without_the_rest(twin, graph, wanted)
     except Exception:  # torch.fx fails in many ways, all of which mean: not traceable
-        raise Untraceable(copy.deepcopy(network).eval()) from None
+        raise Untraceable from None
 
 
 def _without_the_rest(twin: nn.Module, graph: fx.Graph, wanted: list[fx.Node]) -> fx.GraphModule:

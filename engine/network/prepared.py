@@ -6,6 +6,7 @@ convolutions before them, and its weights are laid out as the device likes them.
 The caller's network is never touched: what runs is a copy.
 """
 
+import copy
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from enum import Enum
@@ -67,8 +68,8 @@ class Reader(nn.Module):
         try:
             self.body: nn.Module = cut(network, layers, behind_nonlinearities)
             self._traced = True
-        except Untraceable as error:
-            self.body, self._traced = error.copy, False
+        except Untraceable:
+            self.body, self._traced = copy.deepcopy(network).eval(), False
         self.segments: nn.Module | None = None
         self._arrange(device_of(network))
 

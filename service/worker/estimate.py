@@ -31,8 +31,8 @@ from service.worker.model import LoadedModel
 _EDGES = {"cpu": (32, 64, 80), "cuda": (64, 128, 160)}
 # Timed steps on each canvas, the last with a look.
 _TIMED = 4
-# Copies in which a result's robustness is read, how many of them at once, and how many are read here.
-_COPIES, _AT_ONCE, _READ = 64, 8, 2
+# So many of the copies in which a result's robustness is read are read here.
+_READ = 2
 # Files that most results have: the volume and its gradient.
 _FILES = 2
 # Steps split the heap of a CPU's process: it grows beyond what it holds, and does not shrink for the figures.
@@ -245,7 +245,7 @@ def _seconds(plan: Plan, fit: Fit, writing: Writing) -> float:
     if spec.stopping.seconds:
         running = min(running, spec.stopping.seconds + step + look)
     snapshots = (spec.steps - 1) // spec.snapshot_every if spec.snapshot_every else 0
-    copies = _COPIES * fit.at("reading", voxels, 1)
+    copies = figures.COPIES * fit.at("reading", voxels, 1)
     whole = fit.at("reading", math.prod(plan.bundle.manifest.input.shape), 1)
     judging = sum(copies + _readings(plan) * whole for _ in spec.items)
     judging += (volumes - volumes // plan.request.samples) * writing.agreement_seconds
@@ -263,7 +263,7 @@ def _peak_bytes(plan: Plan, model: LoadedModel, fit: Fit, writing: Writing) -> i
     voxels, volumes = plan.box.voxels, len(plan.spec.items)
     grid = math.prod(plan.bundle.manifest.input.shape)
     stepping = fit.at("step_bytes", voxels, volumes)
-    reading = max(_AT_ONCE * fit.at("reading_bytes", voxels, 1), fit.at("reading_bytes", grid, 1))
+    reading = max(figures.BATCH * fit.at("reading_bytes", voxels, 1), fit.at("reading_bytes", grid, 1))
     if model.device.type == "cuda":
         return round(max(stepping, fit.at("left_bytes", voxels, volumes) + reading))
     agreement = writing.agreement_bytes if plan.request.samples > 1 else 0
