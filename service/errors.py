@@ -179,8 +179,127 @@ class Draining(ServiceError):
 
 
 class WorkerLost(ServiceError):
-    """The process that optimized has died; another one starts."""
+    """No process optimizes now; another one starts."""
 
     code = StatusCode.UNAVAILABLE
     reason = "WORKER_LOST"
     retry_after_seconds = 2.0
+
+
+class AttemptsExhausted(ServiceError):
+    """The process died at every attempt at this job."""
+
+    code = StatusCode.FAILED_PRECONDITION
+    reason = "ATTEMPTS_EXHAUSTED"
+
+
+class ModelChanged(ServiceError):
+    """The model that the job began with is no longer there, so it cannot go on."""
+
+    code = StatusCode.FAILED_PRECONDITION
+    reason = "MODEL_CHANGED"
+
+
+class JobNotFound(ServiceError):
+    """There is no such job, or it is somebody else's."""
+
+    code = StatusCode.NOT_FOUND
+    reason = "JOB_NOT_FOUND"
+
+    def __init__(self, name: str) -> None:
+        name = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
+        super().__init__(f"you have no job {name!r}; ListJobs names those you have")
+        self.resource = ("neurofv.v1/job", name)
+
+
+class VolumeNotFound(NotFound):
+    """The job has no such volume, or not yet."""
+
+    reason = "VOLUME_NOT_FOUND"
+    kind = "volume"
+
+
+class ArtifactExpired(ServiceError):
+    """The job was there, but its time is over and it has been removed."""
+
+    code = StatusCode.NOT_FOUND
+    reason = "ARTIFACT_EXPIRED"
+
+
+class JobNotFinished(ServiceError):
+    """The job has not ended, and only then can this be done."""
+
+    code = StatusCode.FAILED_PRECONDITION
+    reason = "JOB_NOT_FINISHED"
+
+
+class RequestIdReused(ServiceError):
+    """The request_id belongs to a job with another body."""
+
+    code = StatusCode.ALREADY_EXISTS
+    reason = "REQUEST_ID_REUSED"
+
+
+class SequenceOutOfRange(InvalidField):
+    """A stream or a file is to be continued behind its end."""
+
+    code = StatusCode.OUT_OF_RANGE
+    reason = "SEQUENCE_OUT_OF_RANGE"
+
+
+class QuotaExceeded(ServiceError):
+    """The caller has as much as one may have.
+
+    Parameters
+    ----------
+    subject : str
+        What is used up, such as `jobs waiting`.
+    message : str
+        How much, and what to do.
+    **metadata
+        Facts for programs.
+    """
+
+    code = StatusCode.RESOURCE_EXHAUSTED
+    reason = "QUOTA_EXCEEDED"
+    retry_after_seconds = 30.0
+
+    def __init__(self, subject: str, message: str, **metadata: object) -> None:
+        super().__init__(message, **metadata)
+        self.quota = subject
+
+
+class StorageFull(ServiceError):
+    """The server's disk is full; nothing new is taken until there is room."""
+
+    code = StatusCode.RESOURCE_EXHAUSTED
+    reason = "STORAGE_FULL"
+    retry_after_seconds = 30.0
+
+
+class StorageBusy(ServiceError):
+    """The server's database cannot be written now."""
+
+    code = StatusCode.UNAVAILABLE
+    reason = "STORAGE_BUSY"
+    retry_after_seconds = 2.0
+
+
+class Unauthenticated(ServiceError):
+    """The call has no credential, or one that is not known."""
+
+    code = StatusCode.UNAUTHENTICATED
+    reason = "CREDENTIAL_INVALID"
+
+
+class TokenExpired(Unauthenticated):
+    """The credential's time is over."""
+
+    reason = "TOKEN_EXPIRED"
+
+
+class RoleRequired(ServiceError):
+    """The caller is known, but may not do this."""
+
+    code = StatusCode.PERMISSION_DENIED
+    reason = "ROLE_REQUIRED"

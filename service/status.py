@@ -48,6 +48,9 @@ def to_status(error: BaseException) -> status_pb2.Status:
     if known.resource:
         kind, name = known.resource
         details.append(error_details_pb2.ResourceInfo(resource_type=kind, resource_name=name))
+    if isinstance(known, errors.QuotaExceeded):
+        excess = error_details_pb2.QuotaFailure.Violation(subject=known.quota, description=known.message)
+        details.append(error_details_pb2.QuotaFailure(violations=[excess]))
     if known.retry_after_seconds:
         delay = duration_pb2.Duration()
         delay.FromMilliseconds(int(known.retry_after_seconds * 1000))

@@ -12,6 +12,7 @@ from enum import IntEnum
 
 _HEADER = struct.Struct("!BQQ")
 _LENGTH = struct.Struct("!I")
+_STATE = struct.Struct("!QI")
 MAX_FRAME_BYTES = 1 << 30
 
 
@@ -30,6 +31,10 @@ class Kind(IntEnum):
     ESTIMATE = 10  # to the worker: a resolved VisualizeRequest; the number is not a job's but the estimate's
     ESTIMATED = 11  # from the worker: an EstimateResponse
     NOT_ESTIMATED = 12  # from the worker: a google.rpc.Status
+    RESUME = 13  # to the worker, before the job's RUN or JOIN: what was told of it, its newest checkpoint
+    CHECKPOINT = 14  # from the worker: what was told of the job so far, the step, safetensors
+    PAUSE = 15  # to the worker: checkpoint all jobs and stop them; the number is 0
+    PAUSED = 16  # from the worker: stopped, to go on later
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,27 @@ def unpack_volume(payload: bytes) -> tuple[bytes, bytes]:
     """Part a volume's description from its file."""
     (length,) = _LENGTH.unpack_from(payload)
     return payload[_LENGTH.size : _LENGTH.size + length], payload[_LENGTH.size + length :]
+
+
+def pack_state(told: int, step: int, data: bytes) -> bytes:
+    """Join a checkpoint, its step and the number of events and volumes that had been told before it.
+
+    Parameters
+    ----------
+    told : int
+        Frames EVENT, VOLUME and SUCCEEDED of the job. One that goes on does not tell them again.
+    step : int
+        Steps done; 0 without a checkpoint.
+    data : bytes
+        Safetensors; empty for a start from the beginning.
+    """
+    return _STATE.pack(told, step) + data
+
+
+def unpack_state(payload: bytes) -> tuple[int, int, bytes]:
+    """Part what `pack_state` has joined."""
+    told, step = _STATE.unpack_from(payload)
+    return told, step, payload[_STATE.size :]
 
 
 def _parse(header: bytes) -> tuple[Kind, int, int]:

@@ -98,7 +98,7 @@ class EstimateResponse(_message.Message):
     def __init__(self, request: _Optional[_Union[VisualizeRequest, _Mapping]] = ..., voxels: _Optional[int] = ..., volumes: _Optional[int] = ..., voxel_steps: _Optional[int] = ..., step_seconds: _Optional[float] = ..., seconds: _Optional[float] = ..., peak_bytes: _Optional[int] = ..., device: _Optional[str] = ..., threads: _Optional[int] = ..., busy: _Optional[bool] = ..., jobs_waiting: _Optional[int] = ...) -> None: ...
 
 class VisualizeRequest(_message.Message):
-    __slots__ = ("model", "version", "objective", "parameterization", "start", "transforms", "regularization", "optimizer", "seed", "steps", "snapshot_every", "canvas", "stopping", "batch", "samples", "subject", "comparisons", "precision")
+    __slots__ = ("model", "version", "objective", "parameterization", "start", "transforms", "regularization", "optimizer", "seed", "steps", "snapshot_every", "canvas", "stopping", "batch", "samples", "subject", "comparisons", "precision", "request_id", "detach")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
@@ -117,6 +117,8 @@ class VisualizeRequest(_message.Message):
     SUBJECT_FIELD_NUMBER: _ClassVar[int]
     COMPARISONS_FIELD_NUMBER: _ClassVar[int]
     PRECISION_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    DETACH_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: int
     objective: _method_pb2.Objective
@@ -135,7 +137,9 @@ class VisualizeRequest(_message.Message):
     subject: _method_pb2.Subject
     comparisons: Comparisons
     precision: _method_pb2.Precision
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., objective: _Optional[_Union[_method_pb2.Objective, _Mapping]] = ..., parameterization: _Optional[_Union[_method_pb2.Parameterization, _Mapping]] = ..., start: _Optional[_Union[_method_pb2.Start, _Mapping]] = ..., transforms: _Optional[_Union[_method_pb2.Transforms, _Mapping]] = ..., regularization: _Optional[_Union[_method_pb2.Regularization, _Mapping]] = ..., optimizer: _Optional[_Union[_method_pb2.Optimizer, _Mapping]] = ..., seed: _Optional[int] = ..., steps: _Optional[int] = ..., snapshot_every: _Optional[int] = ..., canvas: _Optional[_Union[_method_pb2.Canvas, _Mapping]] = ..., stopping: _Optional[_Union[_method_pb2.Stopping, _Mapping]] = ..., batch: _Optional[_Iterable[_Union[_method_pb2.Objective, _Mapping]]] = ..., samples: _Optional[int] = ..., subject: _Optional[_Union[_method_pb2.Subject, _Mapping]] = ..., comparisons: _Optional[_Union[Comparisons, _Mapping]] = ..., precision: _Optional[_Union[_method_pb2.Precision, str]] = ...) -> None: ...
+    request_id: str
+    detach: bool
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., objective: _Optional[_Union[_method_pb2.Objective, _Mapping]] = ..., parameterization: _Optional[_Union[_method_pb2.Parameterization, _Mapping]] = ..., start: _Optional[_Union[_method_pb2.Start, _Mapping]] = ..., transforms: _Optional[_Union[_method_pb2.Transforms, _Mapping]] = ..., regularization: _Optional[_Union[_method_pb2.Regularization, _Mapping]] = ..., optimizer: _Optional[_Union[_method_pb2.Optimizer, _Mapping]] = ..., seed: _Optional[int] = ..., steps: _Optional[int] = ..., snapshot_every: _Optional[int] = ..., canvas: _Optional[_Union[_method_pb2.Canvas, _Mapping]] = ..., stopping: _Optional[_Union[_method_pb2.Stopping, _Mapping]] = ..., batch: _Optional[_Iterable[_Union[_method_pb2.Objective, _Mapping]]] = ..., samples: _Optional[int] = ..., subject: _Optional[_Union[_method_pb2.Subject, _Mapping]] = ..., comparisons: _Optional[_Union[Comparisons, _Mapping]] = ..., precision: _Optional[_Union[_method_pb2.Precision, str]] = ..., request_id: _Optional[str] = ..., detach: _Optional[bool] = ...) -> None: ...
 
 class Comparisons(_message.Message):
     __slots__ = ("transfer_model", "transfer_version", "real_images")
@@ -156,7 +160,7 @@ class RealImage(_message.Message):
     def __init__(self, image: _Optional[_Union[_method_pb2.Subject, _Mapping]] = ..., class_name: _Optional[str] = ...) -> None: ...
 
 class VisualizeResponse(_message.Message):
-    __slots__ = ("sequence", "time", "accepted", "state_changed", "progress", "volume_begin", "volume_chunk", "volume_end", "completed")
+    __slots__ = ("sequence", "time", "accepted", "state_changed", "progress", "volume_begin", "volume_chunk", "volume_end", "completed", "volume_skipped")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
@@ -166,6 +170,7 @@ class VisualizeResponse(_message.Message):
     VOLUME_CHUNK_FIELD_NUMBER: _ClassVar[int]
     VOLUME_END_FIELD_NUMBER: _ClassVar[int]
     COMPLETED_FIELD_NUMBER: _ClassVar[int]
+    VOLUME_SKIPPED_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     time: _timestamp_pb2.Timestamp
     accepted: Accepted
@@ -175,7 +180,8 @@ class VisualizeResponse(_message.Message):
     volume_chunk: VolumeChunk
     volume_end: VolumeEnd
     completed: Completed
-    def __init__(self, sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., state_changed: _Optional[_Union[StateChanged, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., volume_begin: _Optional[_Union[VolumeBegin, _Mapping]] = ..., volume_chunk: _Optional[_Union[VolumeChunk, _Mapping]] = ..., volume_end: _Optional[_Union[VolumeEnd, _Mapping]] = ..., completed: _Optional[_Union[Completed, _Mapping]] = ...) -> None: ...
+    volume_skipped: VolumeSkipped
+    def __init__(self, sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., state_changed: _Optional[_Union[StateChanged, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., volume_begin: _Optional[_Union[VolumeBegin, _Mapping]] = ..., volume_chunk: _Optional[_Union[VolumeChunk, _Mapping]] = ..., volume_end: _Optional[_Union[VolumeEnd, _Mapping]] = ..., completed: _Optional[_Union[Completed, _Mapping]] = ..., volume_skipped: _Optional[_Union[VolumeSkipped, _Mapping]] = ...) -> None: ...
 
 class Accepted(_message.Message):
     __slots__ = ("job", "request")
@@ -186,10 +192,14 @@ class Accepted(_message.Message):
     def __init__(self, job: _Optional[str] = ..., request: _Optional[_Union[VisualizeRequest, _Mapping]] = ...) -> None: ...
 
 class StateChanged(_message.Message):
-    __slots__ = ("state",)
+    __slots__ = ("state", "attempt", "from_step")
     STATE_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    FROM_STEP_FIELD_NUMBER: _ClassVar[int]
     state: JobState
-    def __init__(self, state: _Optional[_Union[JobState, str]] = ...) -> None: ...
+    attempt: int
+    from_step: int
+    def __init__(self, state: _Optional[_Union[JobState, str]] = ..., attempt: _Optional[int] = ..., from_step: _Optional[int] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("step", "steps", "objective", "regularizers", "step_seconds", "batch")
@@ -268,6 +278,16 @@ class VolumeEnd(_message.Message):
     ID_FIELD_NUMBER: _ClassVar[int]
     id: str
     def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class VolumeSkipped(_message.Message):
+    __slots__ = ("id", "step", "item")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    ITEM_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    step: int
+    item: int
+    def __init__(self, id: _Optional[str] = ..., step: _Optional[int] = ..., item: _Optional[int] = ...) -> None: ...
 
 class Completed(_message.Message):
     __slots__ = ("evaluation", "provenance", "batch")

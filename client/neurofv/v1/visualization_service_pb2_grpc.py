@@ -53,8 +53,10 @@ class VisualizationServiceServicer:
 
     def Visualize(self, request, context):
         """Optimizes a volume and streams it back as it forms: accepted, state changes,
-        progress each step, snapshots, the final volume, completed. Cancelling the
-        call, or its deadline, stops the optimizer within one step.
+        progress each step, snapshots, the final volume, completed. It creates a job and
+        watches it. Cancelling the call, its deadline or a lost connection cancels the
+        job, unless the request says detach; then, and when the server itself went
+        away, JobService.WatchJob goes on with the stream.
 
         Failures are gRPC statuses with google.rpc details, never messages in the
         stream; docs/reference/errors.md lists them.
