@@ -11,19 +11,28 @@ from grpc_reflection.v1alpha import reflection
 
 from models import Repository
 from neurofv.v1 import (
+    job_service_pb2,
+    job_service_pb2_grpc,
     model_service_pb2,
     model_service_pb2_grpc,
     visualization_service_pb2,
     visualization_service_pb2_grpc,
 )
 from service import __version__
-from service.jobs.dispatcher import Dispatcher
+from service.errors import StorageBusy, StorageFull
+from service.jobs.desk import Desk
+from service.jobs.journal import Journal
 from service.observability.http import OperatorServer
 from service.observability.metrics import Metrics
 from service.rpc.interceptor import CallInterceptor
+from service.rpc.jobs import JobService
 from service.rpc.models import ModelService
 from service.rpc.visualization import VisualizationService
+from service.security.audit import AuditLog
+from service.security.identity import SERVER
 from service.settings import Settings
+from service.storage.records import Change
+from service.storage.store import Store
 from service.worker.process import WorkerProcess
 
 _OPTIONS = (
@@ -37,6 +46,7 @@ _OPTIONS = (
 _SERVICES = (
     model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
     visualization_service_pb2.DESCRIPTOR.services_by_name["VisualizationService"].full_name,
+    job_service_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,
 )
 _log = structlog.get_logger()
 
@@ -54,16 +64,24 @@ class Server:
         self._settings = settings
         versions = {"version": __version__, "torch": version("torch"), "python": platform.python_version()}
         metrics = Metrics(versions)
+        folder = settings.data.expanduser()
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._repository = Repository(settings.repository)
         self._health = health.aio.HealthServicer()
-        self._dispatcher = Dispatcher(WorkerProcess(settings), settings.queue_length, metrics, self._announce)
+        self._audit = AuditLog(folder / "audit.jsonl")
+        self._store = Store(settings.database, folder, self._record_end)
+        self._journal = Journal(self._store, metrics)
+        self._desk = Desk(self._repository, settings, self._store, self._journal, self._audit, metrics)
+        self._desk.open(WorkerProcess(settings, self._journal, metrics), self._announce)
+        self._dispatcher = self._desk.dispatcher
         options = (*_OPTIONS, ("grpc.max_receive_message_length", settings.max_request_bytes))
         self._grpc = grpc.aio.server(interceptors=[CallInterceptor(metrics)], options=options)
         self._operator = OperatorServer(
             settings.http_host, settings.http_port, metrics.registry, lambda: self._dispatcher.ready
         )
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(self._repository), self._grpc)
-        visualization = VisualizationService(self._repository, self._dispatcher, settings, metrics)
+        job_service_pb2_grpc.add_JobServiceServicer_to_server(JobService(self._desk, metrics), self._grpc)
+        visualization = VisualizationService(self._desk, metrics)
         visualization_service_pb2_grpc.add_VisualizationServiceServicer_to_server(visualization, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         reflection.enable_server_reflection(
@@ -87,7 +105,10 @@ class Server:
             raise OSError(f"gRPC cannot listen on {where}; set NEUROFV_HOST and NEUROFV_PORT") from None
         await self._grpc.start()
         await self._announce(False)
+        self._journal.start()
+        await self._desk.recover()
         await self._dispatcher.start()
+        self._sweeper = asyncio.create_task(self._sweep())
         await self._announce_models()
         _log.info("serving", host=self._settings.host, port=port, http_port=self._operator.port)
         return port
@@ -111,10 +132,25 @@ class Server:
             )
 
     async def stop(self) -> None:
-        """Say NOT_SERVING, let the running job finish within the grace, close."""
+        """Say NOT_SERVING, checkpoint the running jobs, close; they go on at the next start."""
         _log.info("draining", grace_seconds=self._settings.grace_seconds)
         await self._health.enter_graceful_shutdown()
         await self._dispatcher.drain(self._settings.grace_seconds)
+        await self._journal.close(self._settings.grace_seconds)
+        self._desk.wake()
         # Whoever still reads a finished volume gets the grace too.
         await self._grpc.stop(self._settings.grace_seconds)
         self._operator.close()
+        self._store.close()
+
+    async def _sweep(self) -> None:
+        """Remove what has expired, again and again."""
+        while True:
+            try:
+                await self._desk.sweep()
+            except (StorageFull, StorageBusy) as error:
+                _log.warning("sweep_failed", reason=error.reason)
+            await asyncio.sleep(self._settings.sweep_seconds)
+
+    def _record_end(self, change: Change) -> None:
+        self._audit.record(SERVER, "job.end", f"jobs/{change.id}", **change.audit)

@@ -34,7 +34,26 @@ class Settings(BaseSettings):
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:<n>."
     )
     threads: int = Field(0, ge=0, description="Threads of a CPU worker; 0 takes every core.")
-    queue_length: int = Field(64, ge=1, description="Jobs that may wait before new ones are refused.")
+    data: Path = Field(
+        Path("~/.local/state/neurofv"),
+        description="Folder of jobs, volumes and the audit log; one server's own.",
+    )
+    database: str = Field(
+        "",
+        description="Database of jobs, such as postgresql+psycopg://user@host/name. Empty: SQLite in data.",
+    )
+    retention_hours: float = Field(168.0, ge=0, description="Hours for which an ended job is kept.")
+    request_id_hours: float = Field(24.0, ge=0, description="Hours for which a request_id is remembered.")
+    sweep_seconds: float = Field(60.0, gt=0, description="Seconds between removals of what has expired.")
+    queue_length: int = Field(4096, ge=1, description="Jobs that may wait before new ones are refused.")
+    caller_jobs: int = Field(2048, ge=1, description="Jobs of one caller that have not ended.")
+    caller_voxel_steps: int = Field(
+        10**13, ge=1, description="Voxels x volumes x steps of a caller's jobs that have not ended."
+    )
+    caller_bytes: int = Field(50 * 10**9, ge=1, description="Bytes of volumes stored for one caller.")
+    max_snapshot_bytes: int = Field(
+        256_000_000, ge=0, description="Bytes of snapshots kept of one job; the oldest make room."
+    )
     max_steps: int = Field(10_000, ge=1, description="Most optimizer steps a request may ask for.")
     max_terms: int = Field(64, ge=1, description="Most terms an objective may have.")
     max_batch: int = Field(64, ge=1, description="Most volumes a request may ask for.")

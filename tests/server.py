@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import urllib.error
 import urllib.request
@@ -16,7 +17,7 @@ import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from models import ZOO, read_bundle, write_bundle
-from neurofv.v1 import model_service_pb2_grpc, visualization_service_pb2_grpc
+from neurofv.v1 import job_service_pb2_grpc, model_service_pb2_grpc, visualization_service_pb2_grpc
 
 START_SECONDS = 120
 
@@ -33,6 +34,10 @@ class RunningServer:
     """
 
     def __init__(self, repository: Path, own_group: bool = False, **settings: object) -> None:
+        self._data = None
+        if "data" not in settings:
+            self._data = tempfile.TemporaryDirectory(prefix="neurofv-")
+            settings["data"] = self._data.name
         chosen = {"port": 0, "http_port": 0, "repository": repository, "log_level": "info", **settings}
         environment = {f"NEUROFV_{name.upper()}": str(value) for name, value in chosen.items()}
         self.log: list[dict] = []
@@ -52,6 +57,7 @@ class RunningServer:
             raise RuntimeError(f"the server does not serve; it logged {self.log}")
         self.channel = grpc.insecure_channel(self.target)
         self.models = model_service_pb2_grpc.ModelServiceStub(self.channel)
+        self.jobs = job_service_pb2_grpc.JobServiceStub(self.channel)
         self.visualization = visualization_service_pb2_grpc.VisualizationServiceStub(self.channel)
 
     def check(self, service: str = "") -> int:

@@ -19,7 +19,17 @@ class Order:
 
     def __init__(self) -> None:
         self._sequence = 0
+        self._volume = ""
         self._completed = False
+
+    @property
+    def whole(self) -> int:
+        """The last event that has come whole: from there a stream can be taken up again."""
+        return self._sequence - 1 if self._volume else self._sequence
+
+    def restart(self) -> None:
+        """Expect the events behind the last whole one: a volume that had begun comes once more."""
+        self._sequence, self._volume = self.whole, ""
 
     def check(self, response: vis.VisualizeResponse) -> vis.VisualizeResponse:
         """Return the response if it is the next one.
@@ -29,15 +39,22 @@ class Order:
         StreamBroken
             Something is missing before it, or nothing may come any more.
         """
-        if response.sequence != self._sequence + 1:
+        # The messages that carry one volume are one event.
+        expected = self._sequence + (0 if self._volume else 1)
+        if response.sequence != expected:
             raise StreamBroken(
                 f"event {response.sequence} follows event {self._sequence}; what lies between was lost"
             )
+        kind = response.WhichOneof("event")
+        if (kind in ("volume_chunk", "volume_end")) != bool(self._volume):
+            raise StreamBroken(f"event {response.sequence} is {kind!r}, out of turn")
         if self._completed:
             raise StreamBroken(f"event {response.sequence} comes after the completed one")
         if (self._sequence == 0) != response.HasField("accepted"):
-            raise StreamBroken(f"event {response.sequence} is {response.WhichOneof('event')!r}, out of turn")
+            raise StreamBroken(f"event {response.sequence} is {kind!r}, out of turn")
         self._sequence = response.sequence
+        if kind in ("volume_begin", "volume_end"):
+            self._volume = response.volume_begin.id
         self._completed = response.HasField("completed")
         return response
 

@@ -1,21 +1,25 @@
 """Which job runs next, and where."""
 
 import asyncio
-import itertools
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 import structlog
 
 from neurofv.v1 import visualization_service_pb2 as vis
-from service.errors import Draining, QueueFull, WorkerLost
+from service.errors import AttemptsExhausted, Draining, QueueFull, WorkerLost
 from service.jobs.job import Job, Outcome
-from service.jobs.sharing import ALONE, Room, Share, company
+from service.jobs.journal import Journal
+from service.jobs.sharing import ALONE, Room, company
 from service.observability.metrics import Metrics
-from service.status import reason_of, to_status
+from service.status import to_status
+from service.storage.store import Store
 
+# A job whose process has died so often is not begun again.
+ATTEMPTS = 3
 _LONGEST_PAUSE = 30.0
 _log = structlog.get_logger()
 
@@ -34,8 +38,11 @@ class Executor(Protocol):
     def room(self) -> Room:
         """How much a batch holds that several jobs share."""
 
-    def run(self, jobs: Sequence[Job], metrics: Metrics) -> AsyncIterator[tuple[Job, Outcome]]:
-        """Run jobs as one batch, publish their events, and say how each ended; raise if they were lost."""
+    def run(self, jobs: Sequence[Job]) -> AsyncIterator[tuple[Job, Outcome]]:
+        """Run jobs as one batch, report what happens to them, and say how each ended; raise if lost."""
+
+    async def pause(self) -> None:
+        """Let the jobs that run be checkpointed and stopped within a step."""
 
     async def estimate(self, request: vis.VisualizeRequest) -> vis.EstimateResponse:
         """Tell what a resolved request would cost, also while a job runs; raise `WorkerLost` if it cannot."""
@@ -51,11 +58,18 @@ class Dispatcher:
     """Holds the queue and gives its jobs to the executor, first come first served.
 
     Who waits and can share the next job's batch runs with it; nobody waits for company.
+    A job whose process dies goes on from its newest checkpoint, by itself.
 
     Parameters
     ----------
     executor : Executor
         Where jobs run.
+    store : Store
+        Where requests and checkpoints are read.
+    journal : Journal
+        Who writes what happens.
+    on_end : callable
+        Told of every job that has ended, and how; returns the change that says so.
     queue_length : int
         Jobs that may wait.
     metrics : Metrics
@@ -67,25 +81,30 @@ class Dispatcher:
     def __init__(
         self,
         executor: Executor,
+        store: Store,
+        journal: Journal,
+        on_end: Callable[[Job, Outcome], "asyncio.Future[None]"],
         queue_length: int,
         metrics: Metrics,
         on_change: Callable[[bool], Awaitable[None]],
     ) -> None:
         self._executor = executor
+        self._store = store
+        self._journal = journal
+        self._on_end = on_end
         self._queue_length = queue_length
         self._metrics = metrics
         self._on_change = on_change
-        self._numbers = itertools.count(1)
         self._waiting: deque[Job] = deque()
         self._arrival = asyncio.Event()
         self._running: list[Job] = []
-        self._draining = False
+        self.draining = False
         self._loop: asyncio.Task[None] | None = None
 
     @property
     def ready(self) -> bool:
         """Whether the executor is up and jobs are taken."""
-        return self._executor.ready and not self._draining
+        return self._executor.ready and not self.draining
 
     async def start(self) -> None:
         """Start the executor and return when it is ready.
@@ -99,37 +118,25 @@ class Dispatcher:
         await self._on_change(True)
         self._loop = asyncio.create_task(self._serve())
 
-    def submit(self, request: vis.VisualizeRequest, share: Share = ALONE) -> Job:
-        """Queue a job.
-
-        Parameters
-        ----------
-        request : VisualizeRequest
-            Resolved.
-        share : Share
-            With whom it may run.
-
-        Returns
-        -------
-        Job
-            Queued.
+    def admit(self) -> None:
+        """Make sure that another job can be taken.
 
         Raises
         ------
         Draining, QueueFull
             It cannot be taken now.
         """
-        if self._draining:
+        if self.draining:
             raise Draining
         limit = self._queue_length
         if len(self._waiting) >= limit:
             raise QueueFull(f"{limit} jobs wait already; try again later", limit=limit)
-        job = Job(next(self._numbers), request, share)
-        self._metrics.jobs_submitted.labels(request.model).inc()
-        self._waiting.append(job)
+
+    def enqueue(self, *jobs: Job) -> None:
+        """Queue jobs that are stored."""
+        self._waiting.extend(jobs)
         self._metrics.queue_depth.set(len(self._waiting))
         self._arrival.set()
-        return job
 
     async def estimate(self, request: vis.VisualizeRequest) -> vis.EstimateResponse:
         """Tell what a request would cost; nothing is queued.
@@ -146,36 +153,43 @@ class Dispatcher:
         JobFailed
             The job would fail with this status.
         """
-        if self._draining:
+        if self.draining:
             raise Draining
         answer = await self._executor.estimate(request)
         answer.jobs_waiting = len(self._waiting)
         return answer
 
-    def cancel(self, job: Job) -> None:
-        """Stop a job whose caller has left: at once if it waits, within one step if it runs."""
+    def cancel(self, job: Job) -> "asyncio.Future[None] | None":
+        """Stop a job: at once if it waits, within one step if it runs.
+
+        Returns
+        -------
+        Future or None
+            Done when the wish is stored; None if the job has ended or the wish is known.
+        """
+        if job.ended or job.cancel_requested.is_set():
+            return None
         job.cancel()
         if job in self._waiting:
             self._waiting.remove(job)
             self._metrics.queue_depth.set(len(self._waiting))
-            self._finish(job, Outcome(vis.JOB_STATE_CANCELLED))
+            return self._on_end(job, Outcome(vis.JOB_STATE_CANCELLED))
+        return self._journal.add(job, job.move(vis.JOB_STATE_CANCELLING))
 
     async def drain(self, grace_seconds: float) -> None:
-        """Refuse new jobs, let the running ones finish within the grace, stop the executor."""
-        self._draining = True
-        refused = Outcome(vis.JOB_STATE_FAILED, to_status(Draining()))
-        self._fail_waiting(refused)
+        """Take no more jobs, checkpoint those that run, stop the executor; all go on at the next start."""
+        self.draining = True
+        if self._running:
+            await self._executor.pause()
         end = time.monotonic() + grace_seconds
         while self._running and time.monotonic() < end:
-            await asyncio.sleep(0.05)
-        for job in self._running:
-            self._finish(job, refused)
+            await asyncio.sleep(0.01)
         if self._loop is not None:
             self._loop.cancel()
         await self._executor.stop()
 
     async def _serve(self) -> None:
-        while not self._draining:
+        while not self.draining:
             await self._revive()
             self._running = await self._next()
             if self._running:
@@ -184,16 +198,15 @@ class Dispatcher:
             self._metrics.jobs_running.set(0)
 
     async def _revive(self) -> None:
-        """Start the executor if it is gone; while it does not start, nobody waits in vain."""
+        """Start the executor if it is gone; until it starts, jobs wait."""
         pause = 1.0
-        while not self._executor.ready and not self._draining:
+        while not self._executor.ready and not self.draining:
             await self._on_change(False)
             try:
                 await self._executor.start()
                 await self._on_change(True)
-            except WorkerLost as error:
+            except WorkerLost:
                 _log.error("worker_does_not_start", next_try_seconds=pause)
-                self._fail_waiting(Outcome(vis.JOB_STATE_FAILED, to_status(error)))
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -208,50 +221,86 @@ class Dispatcher:
             if not self._executor.ready:
                 return []
         job = self._waiting.popleft()
-        others = company(job.share, [other.share for other in self._waiting], self._executor.room)
-        jobs = [job, *(self._waiting[index] for index in others)]
+        share = ALONE if job.interrupted else job.share
+        waiting = [ALONE if other.interrupted else other.share for other in self._waiting]
+        jobs = [job, *(self._waiting[index] for index in company(share, waiting, self._executor.room))]
         for other in jobs[1:]:
             self._waiting.remove(other)
         self._metrics.queue_depth.set(len(self._waiting))
         return jobs
 
     async def _run(self, jobs: Sequence[Job]) -> None:
-        started = time.monotonic()
-        self._metrics.jobs_running.set(len(jobs))
-        if len(jobs) > 1:
-            self._metrics.jobs_shared.inc(len(jobs))
-            _log.info("jobs_share_a_batch", jobs=[job.name for job in jobs])
-        for job in jobs:
-            self._metrics.queue_wait.observe(started - job.created)
-            job.move(vis.JOB_STATE_RUNNING)
-        rest = list(jobs)
+        begun = time.monotonic()
+        rest = await self._begin(jobs)
 
         def end(job: Job, outcome: Outcome) -> None:
             rest.remove(job)
-            self._finish(job, outcome)
             self._metrics.jobs_running.dec()
-            self._metrics.job_duration.labels(job.request.model).observe(time.monotonic() - started)
+            self._metrics.job_duration.labels(job.model).observe(time.monotonic() - begun)
+            if outcome.state == vis.JOB_STATE_QUEUED:
+                # Stopped with a checkpoint: it waits for the next start of the server.
+                self._journal.add(job, job.move(vis.JOB_STATE_QUEUED))
+            else:
+                self._on_end(job, outcome)
 
         try:
-            async for job, outcome in self._executor.run(jobs, self._metrics):
-                end(job, outcome)
+            if rest:
+                async for job, outcome in self._executor.run(list(rest)):
+                    end(job, outcome)
+        except WorkerLost:
+            await self._executor.stop()
+            self._metrics.worker_losses.inc()
+            for job in list(rest):
+                self._again(job, partial(end, job))
         except Exception as error:
             # A job's failure must not end the loop; nor must the next job hear what was left unsaid.
             lost = Outcome(vis.JOB_STATE_FAILED, to_status(error))
             await self._executor.stop()
             for job in list(rest):
                 end(job, lost)
+        for job in jobs:
+            job.request, job.checkpoint = b"", None
 
-    def _fail_waiting(self, outcome: Outcome) -> None:
-        while self._waiting:
-            self._finish(self._waiting.popleft(), outcome)
-        self._metrics.queue_depth.set(0)
+    async def _begin(self, jobs: Sequence[Job]) -> list[Job]:
+        """Fetch what the worker needs, and say that the jobs run; return those that are still wanted."""
+        for job in jobs:
+            job.request = await asyncio.to_thread(self._store.request, job.number)
+            if job.interrupted:
+                job.checkpoint = await asyncio.to_thread(self._store.newest_checkpoint, job.record)
+                self._metrics.jobs_resumed.inc()
+        for job in [job for job in jobs if job.cancel_requested.is_set()]:
+            self._on_end(job, Outcome(vis.JOB_STATE_CANCELLED))
+        rest = [job for job in jobs if not job.ended]
+        self._metrics.jobs_running.set(len(rest))
+        if len(rest) > 1:
+            self._metrics.jobs_shared.inc(len(rest))
+            _log.info("jobs_share_a_batch", jobs=[job.name for job in rest])
+        for job in rest:
+            self._metrics.queue_wait.observe(max(0.0, time.time() - job.created))
+            self._journal.add(job, job.move(vis.JOB_STATE_RUNNING))
+        return rest
 
-    def _finish(self, job: Job, outcome: Outcome) -> None:
-        if not job.end(outcome):
+    def _again(self, job: Job, end: Callable[[Outcome], None]) -> None:
+        """Let a job whose process died go on from its checkpoint, unless that was its last attempt."""
+        if job.cancel_requested.is_set():
+            end(Outcome(vis.JOB_STATE_CANCELLED))
             return
-        state = vis.JobState.Name(outcome.state).removeprefix("JOB_STATE_")
-        reason = reason_of(outcome.status) if outcome.status else ""
-        self._metrics.jobs_finished.labels(job.request.model, state, reason).inc()
-        self._metrics.coalesced.inc(job.coalesced)
-        _log.info("job_finished", job=job.name, model=job.request.model, state=state, reason=reason)
+        job.crashes += 1
+        if job.crashes >= ATTEMPTS:
+            end(exhausted(job))
+            return
+        _log.warning("job_goes_on", job=job.name, attempt=job.crashes + 1)
+        self._journal.add(job, job.move(vis.JOB_STATE_QUEUED, crashes=job.crashes))
+        self._waiting.appendleft(job)
+        self._metrics.jobs_running.dec()
+        self._metrics.queue_depth.set(len(self._waiting))
+
+
+def exhausted(job: Job) -> Outcome:
+    """Return the end of a job whose process died at every attempt."""
+    error = AttemptsExhausted(
+        f"the process died at each of {job.crashes} attempts; ask for a smaller canvas or fewer volumes, and "
+        "see the server's log",
+        attempts=job.crashes,
+    )
+    return Outcome(vis.JOB_STATE_FAILED, to_status(error))

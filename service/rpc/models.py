@@ -5,48 +5,10 @@ import asyncio
 import grpc
 import numpy as np
 
-import models
-from models import Bundle, Repository
+from models import Repository
 from neurofv.v1 import model_service_pb2 as pb
 from neurofv.v1 import model_service_pb2_grpc
-from service.errors import InvalidField, ModelNotFound
-
-
-def find_bundle(repository: Repository, name: str, version: int) -> Bundle:
-    """Return the bundle that a request names.
-
-    Parameters
-    ----------
-    repository : Repository
-        Where it lies.
-    name : str
-        From the request.
-    version : int
-        From the request; 0 means the newest that is ready.
-
-    Returns
-    -------
-    Bundle
-        Verified.
-
-    Raises
-    ------
-    InvalidField
-        There is no name, or the version is negative.
-    ModelNotFound
-        The repository has no such model or version.
-    BundleCorrupt, BundleInvalid
-        It has, but the bundle is not ready.
-    """
-    if not name:
-        raise InvalidField("model", "is empty; name a model as ListModels lists them")
-    if version < 0:
-        raise InvalidField("version", f"is {version}, but must be 0 (the newest) or a version")
-    try:
-        return repository.get(name, version or None)
-    except models.ModelNotFound as error:
-        wanted = f"{name}/{version}" if version else name
-        raise ModelNotFound(wanted, error.available, "the repository") from None
+from service.jobs.bundles import find_bundle
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):

@@ -11,7 +11,6 @@ from isal import igzip
 from models.manifest import Manifest
 from neurofv.v1 import visualization_service_pb2 as vis
 
-CHUNK_BYTES = 1 << 20
 _UNSAFE = re.compile(r"[^A-Za-z0-9]+")
 
 
@@ -29,6 +28,11 @@ class VolumeFile:
 
     begin: vis.VolumeBegin
     data: bytes
+
+    @property
+    def is_snapshot(self) -> bool:
+        """Whether it was taken on the way, and is no result."""
+        return self.begin.kind == vis.VOLUME_KIND_INTERMEDIATE
 
 
 @dataclass(frozen=True)
@@ -127,15 +131,3 @@ def encode(volume: np.ndarray, source: Source) -> VolumeFile:
         file_name=source.file_name,
     )
     return VolumeFile(begin, data)
-
-
-def events(begin: vis.VolumeBegin, data: bytes) -> list[vis.VisualizeResponse]:
-    """Cut a volume into the events that carry it."""
-    chunks = [
-        vis.VisualizeResponse(
-            volume_chunk=vis.VolumeChunk(id=begin.id, offset=offset, data=data[offset : offset + CHUNK_BYTES])
-        )
-        for offset in range(0, len(data), CHUNK_BYTES)
-    ]
-    end = vis.VisualizeResponse(volume_end=vis.VolumeEnd(id=begin.id))
-    return [vis.VisualizeResponse(volume_begin=begin), *chunks, end]

@@ -5,18 +5,19 @@ import itertools
 import os
 import socket
 import sys
-import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 
 from google.rpc import status_pb2
 
 from neurofv.v1 import visualization_service_pb2 as vis
 from service.errors import WorkerLost
 from service.jobs.job import Job, JobFailed, Outcome
+from service.jobs.journal import Journal
+from service.jobs.reporter import Reporter
 from service.jobs.sharing import NO_ROOM, Room, room
 from service.observability.metrics import Metrics
 from service.settings import Settings
-from service.volumes.nifti import VolumeFile
 from service.worker import wire
 
 _START_SECONDS = 120.0
@@ -43,10 +44,16 @@ class WorkerProcess:
     ----------
     settings : Settings
         Passed on to the worker.
+    journal : Journal
+        Who writes what happens to jobs.
+    metrics : Metrics
+        Where figures go.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, journal: Journal, metrics: Metrics) -> None:
         self._settings = settings
+        self._journal = journal
+        self._metrics = metrics
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -116,15 +123,13 @@ class WorkerProcess:
         if self._process is not None:
             await self._process.wait()
 
-    async def run(self, jobs: Sequence[Job], metrics: Metrics) -> AsyncIterator[tuple[Job, Outcome]]:
-        """Run jobs as one batch and publish what the worker says of them.
+    async def run(self, jobs: Sequence[Job]) -> AsyncIterator[tuple[Job, Outcome]]:
+        """Run jobs as one batch and report what the worker says of them.
 
         Parameters
         ----------
         jobs : sequence of Job
-            Queued jobs.
-        metrics : Metrics
-            Where figures go.
+            With their requests; one that was begun before comes alone, with its checkpoint.
 
         Yields
         ------
@@ -139,10 +144,16 @@ class WorkerProcess:
         watchers = []
         try:
             for job in jobs:
+                if job.interrupted:
+                    saved = job.checkpoint
+                    step, data = (saved.step, saved.data) if saved else (0, b"")
+                    await self._send(wire.Kind.RESUME, job.number, wire.pack_state(job.told, step, data))
                 kind = wire.Kind.RUN if job is jobs[-1] else wire.Kind.JOIN
-                await self._send(kind, job.number, job.request.SerializeToString())
+                await self._send(kind, job.number, job.request)
             watchers = [asyncio.create_task(self._pass_on_cancel(job)) for job in jobs]
-            open_jobs = {job.number: _Open(job, metrics) for job in jobs}
+            open_jobs = {
+                job.number: Reporter(job, self._journal, self._settings, self._metrics) for job in jobs
+            }
             while open_jobs:
                 frame = await self._of_jobs.get()
                 if frame is None:
@@ -150,11 +161,18 @@ class WorkerProcess:
                 # Others are the tail of a job that was abandoned.
                 if frame.job in open_jobs and (outcome := open_jobs[frame.job].take(frame)):
                     yield open_jobs.pop(frame.job).job, outcome
+                # While storage is slow the worker's socket fills, and the worker waits.
+                await self._journal.room()
         except (EOFError, ConnectionError):
-            raise WorkerLost("the worker process died during the job; send the request again") from None
+            raise WorkerLost("the worker process died during the job") from None
         finally:
             for watcher in watchers:
                 watcher.cancel()
+
+    async def pause(self) -> None:
+        """Let the jobs that run be checkpointed and stopped within a step."""
+        with suppress(WorkerLost, ConnectionError):
+            await self._send(wire.Kind.PAUSE, 0)
 
     async def estimate(self, request: vis.VisualizeRequest) -> vis.EstimateResponse:
         """Let the worker estimate a job, also while one runs.
@@ -221,7 +239,6 @@ class WorkerProcess:
 
     async def _pass_on_cancel(self, job: Job) -> None:
         await job.cancel_requested.wait()
-        job.move(vis.JOB_STATE_CANCELLING)
         await self._send(wire.Kind.CANCEL, job.number)
 
     async def _send(self, kind: wire.Kind, job: int, data: bytes = b"") -> None:
@@ -229,36 +246,3 @@ class WorkerProcess:
             raise WorkerLost("no worker process runs; send the request again")
         self._writer.write(wire.Frame(kind, job, data).encode())
         await self._writer.drain()
-
-
-class _Open:
-    """A job that runs, and what the worker says of it."""
-
-    def __init__(self, job: Job, metrics: Metrics) -> None:
-        self.job, self._metrics = job, metrics
-        self._first_volume = True
-
-    def take(self, frame: wire.Frame) -> Outcome | None:
-        """Publish what a frame says; return how the job ended if it has."""
-        job, metrics = self.job, self._metrics
-        match frame.kind:
-            case wire.Kind.EVENT:
-                event = vis.VisualizeResponse.FromString(frame.data)
-                metrics.steps.labels(job.request.model).inc()
-                metrics.step_duration.observe(event.progress.step_seconds)
-                job.publish(event)
-            case wire.Kind.VOLUME:
-                begin, data = wire.unpack_volume(frame.data)
-                if self._first_volume:
-                    metrics.time_to_first_volume.observe(time.monotonic() - job.created)
-                self._first_volume = False
-                job.publish(VolumeFile(vis.VolumeBegin.FromString(begin), data))
-            case wire.Kind.SUCCEEDED:
-                completed = vis.VisualizeResponse.FromString(frame.data)
-                return Outcome(vis.JOB_STATE_SUCCEEDED, completed=completed)
-            case wire.Kind.STOPPED:
-                metrics.cancel_latency.observe(time.monotonic() - job.cancel_time)
-                return Outcome(vis.JOB_STATE_CANCELLED)
-            case wire.Kind.FAILED:
-                return Outcome(vis.JOB_STATE_FAILED, status_pb2.Status.FromString(frame.data))
-        return None

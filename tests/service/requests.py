@@ -44,6 +44,12 @@ class Stream:
                     assert len(self.volumes[name]) == self.begins[name].bytes
                     assert hashlib.sha256(self.volumes[name]).hexdigest() == self.begins[name].sha256
 
+    def has_no_gaps(self, after: int = 0) -> bool:
+        """Whether events are numbered one after the other; the messages of a volume share a number."""
+        within = ("volume_chunk", "volume_end")
+        numbers = [event.sequence for event in self.events if event.WhichOneof("event") not in within]
+        return numbers == list(range(after + 1, after + 1 + len(numbers)))
+
     def kinds(self) -> list[str]:
         """Each event's kind; a state change says its state."""
         return [

@@ -123,7 +123,7 @@ def test_a_slow_reader_gets_the_newest_snapshots_and_the_whole_final(server: Run
         if event.HasField("volume_begin"):
             time.sleep(0.2)
     stream = Stream(events)
-    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+    assert Stream(events).has_no_gaps()
     assert stream.kinds().count("progress") == 60
     assert "final" in stream.volumes
     assert len(stream.begins) < 60

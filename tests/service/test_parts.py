@@ -1,6 +1,5 @@
-"""Small parts by themselves: the wire, a job's outbox, NIfTI files, settings, the stubs."""
+"""Small parts by themselves: the wire, NIfTI files, settings, the stubs."""
 
-import asyncio
 import socket
 import subprocess
 import sys
@@ -8,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from google.rpc import status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -16,7 +14,6 @@ from pydantic import ValidationError
 from models import ZOO, read_bundle
 from neurofv.v1 import visualization_service_pb2 as vis
 from service.errors import OutOfMemory
-from service.jobs.job import Job, JobFailed, Outcome
 from service.settings import Settings
 from service.status import reason_of, to_status
 from service.volumes import nifti
@@ -45,56 +42,6 @@ def test_an_absurd_frame_is_refused_before_it_is_read() -> None:
         ours.sendall(wire._HEADER.pack(wire.Kind.EVENT, 1, 2**40))
         with pytest.raises(ConnectionError, match="larger than any volume"):
             wire.receive(theirs)
-
-
-def _file(step: int, kind: int = vis.VOLUME_KIND_INTERMEDIATE, size: int = 10) -> nifti.VolumeFile:
-    begin = vis.VolumeBegin(id=f"v{step}", kind=kind, step=step, bytes=size)
-    return nifti.VolumeFile(begin, bytes(size))
-
-
-async def _collect(job: Job) -> list[vis.VisualizeResponse]:
-    return [event async for event in job.stream()]
-
-
-def test_unread_snapshots_give_way_to_newer_ones() -> None:
-    job = Job(1, vis.VisualizeRequest())
-    for step in range(1, 6):
-        job.publish(vis.VisualizeResponse(progress=vis.Progress(step=step)))
-        job.publish(_file(step))
-    job.publish(_file(6, vis.VOLUME_KIND_FINAL))
-    assert job.end(
-        Outcome(vis.JOB_STATE_SUCCEEDED, completed=vis.VisualizeResponse(completed=vis.Completed()))
-    )
-    assert not job.end(Outcome(vis.JOB_STATE_FAILED))
-    events = asyncio.run(_collect(job))
-    assert [event.volume_begin.id for event in events if event.HasField("volume_begin")] == ["v5", "v6"]
-    assert [event.progress.step for event in events if event.HasField("progress")] == [1, 2, 3, 4, 5]
-    assert job.coalesced == 4
-    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
-
-
-def test_a_failed_job_raises_its_status_after_the_last_event() -> None:
-    job = Job(1, vis.VisualizeRequest())
-    job.end(Outcome(vis.JOB_STATE_FAILED, status_pb2.Status(code=13, message="why")))
-    seen = []
-
-    async def follow() -> None:
-        async for event in job.stream():
-            seen.append(event)
-
-    with pytest.raises(JobFailed, match="why"):
-        asyncio.run(follow())
-    assert seen[-1].state_changed.state == vis.JOB_STATE_FAILED
-
-
-@pytest.mark.parametrize("size", [1, nifti.CHUNK_BYTES, nifti.CHUNK_BYTES + 1, 3 * nifti.CHUNK_BYTES])
-def test_chunks_cover_the_file(size: int) -> None:
-    file = _file(1, size=size)
-    begin, *chunks, end = nifti.events(file.begin, file.data)
-    assert begin.HasField("volume_begin")
-    assert end.HasField("volume_end")
-    assert b"".join(chunk.volume_chunk.data for chunk in chunks) == file.data
-    assert all(0 < len(chunk.volume_chunk.data) <= 1 << 20 for chunk in chunks)
 
 
 def test_the_same_volume_gives_the_same_bytes() -> None:

@@ -15,18 +15,20 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from models import ZOO, read_bundle
-from service.jobs.dispatcher import Dispatcher
-from service.jobs.job import JobFailed
+from neurofv.v1 import job_service_pb2 as pb
+from neurofv.v1 import visualization_service_pb2 as vis
 from service.jobs.plan import make_plan
+from service.jobs.watch import Watch
 from service.observability.metrics import Metrics
 from service.settings import Settings
 from service.worker import wire
-from service.worker.process import WorkerProcess
 from tests.server import RunningServer
+from tests.service.desks import open_desk
 from tests.service.requests import CUBE, SMALL, Stream, failure, request
 
 ROOT = Path(__file__).parents[2]
 LONG = request(CUBE, SMALL, "steps: 5000 snapshot_every: 0")
+MEDIUM = request(CUBE, SMALL, "steps: 40 snapshot_every: 10")
 SHORT = request(CUBE, SMALL, "steps: 2")
 
 
@@ -52,16 +54,35 @@ def _ended(pid: int, seconds: float = 20) -> bool:
     return not _alive(pid)
 
 
-def test_a_killed_worker_costs_one_job(own_server: RunningServer) -> None:
-    call = own_server.visualization.Visualize(LONG, timeout=120)
-    next(event for event in call if event.progress.step == 2)
-    (worker,) = own_server.workers()
-    os.kill(worker, signal.SIGKILL)
-    with pytest.raises(grpc.RpcError) as caught:
-        list(call)
-    assert failure(caught.value)[:2] == (grpc.StatusCode.UNAVAILABLE, "WORKER_LOST")
-    assert Stream(list(own_server.visualization.Visualize(SHORT, timeout=120))).kinds()[-1] == "completed"
+def test_a_killed_worker_costs_its_job_an_attempt(own_server: RunningServer) -> None:
+    whole = Stream(list(own_server.visualization.Visualize(MEDIUM, timeout=120)))
+    call = own_server.visualization.Visualize(MEDIUM, timeout=120)
+    events = []
+    for event in call:
+        events.append(event)
+        if event.progress.step == 20:
+            (worker,) = own_server.workers()
+            os.kill(worker, signal.SIGKILL)
+    stream = Stream(events)
+    assert stream.has_no_gaps()
+    assert stream.kinds().count("progress") == 40
+    attempts = [event.state_changed.attempt for event in events if event.state_changed.attempt]
+    assert attempts == [1, 2]
+    assert stream.begins["final"].sha256 == whole.begins["final"].sha256
     assert own_server.workers() != [worker]
+
+
+def test_a_job_whose_worker_dies_at_every_attempt_fails(own_server: RunningServer) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        for event in own_server.visualization.Visualize(LONG, timeout=120):
+            if event.progress.step and own_server.workers():
+                os.kill(own_server.workers()[0], signal.SIGKILL)
+    assert failure(caught.value) == (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "ATTEMPTS_EXHAUSTED",
+        {"attempts": "3"},
+    )
+    assert Stream(list(own_server.visualization.Visualize(SHORT, timeout=120))).kinds()[-1] == "completed"
 
 
 def test_an_idle_worker_that_is_killed_comes_back_by_itself(own_server: RunningServer) -> None:
@@ -77,44 +98,33 @@ def test_an_idle_worker_that_is_killed_comes_back_by_itself(own_server: RunningS
     assert Stream(list(own_server.visualization.Visualize(SHORT, timeout=120))).kinds()[-1] == "completed"
 
 
-def test_a_worker_that_cannot_start_costs_no_later_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system refuses a new process for a while: jobs fail at once, and succeed afterwards."""
+async def test_a_worker_that_cannot_start_lets_jobs_wait(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The system refuses a new process for a while: jobs are taken, wait, and succeed afterwards."""
+    changes: list[bool] = []
 
-    async def scenario() -> tuple[str, list[bool]]:
-        changes: list[bool] = []
+    async def note(ready: bool) -> None:
+        changes.append(ready)
 
-        async def note(ready: bool) -> None:
-            changes.append(ready)
+    desk, worker, close = await open_desk(tmp_path, note)
+    spawn = asyncio.create_subprocess_exec
 
-        settings = Settings(repository=ZOO, threads=1)
-        worker = WorkerProcess(settings)
-        dispatcher = Dispatcher(worker, 4, Metrics({}), note)
-        await dispatcher.start()
-        resolved = make_plan(SHORT, read_bundle(ZOO / "lesion-shapes" / "1"), settings).request
-        spawn = asyncio.create_subprocess_exec
+    async def refuse(*_: object, **__: object) -> None:
+        raise BlockingIOError("no process for you")
 
-        async def refuse(*_: object, **__: object) -> None:
-            raise BlockingIOError("no process for you")
-
-        monkeypatch.setattr(asyncio, "create_subprocess_exec", refuse)
-        assert worker.pid is not None
-        os.kill(worker.pid, signal.SIGKILL)
-        while changes[-1]:
-            await asyncio.sleep(0.05)
-        failed = dispatcher.submit(resolved)
-        with pytest.raises(JobFailed, match="did not start"):
-            async with asyncio.timeout(30):
-                _ = [event async for event in failed.stream()]
-        monkeypatch.setattr(asyncio, "create_subprocess_exec", spawn)
-        while not changes[-1]:
-            await asyncio.sleep(0.05)
-        done = dispatcher.submit(resolved)
-        events = [event async for event in done.stream()]
-        await dispatcher.drain(1)
-        return str(events[-1].WhichOneof("event")), changes
-
-    last, changes = asyncio.run(scenario())
-    assert last == "completed"
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", refuse)
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGKILL)
+    while changes[-1]:
+        await asyncio.sleep(0.05)
+    record = await desk.create(SHORT)
+    await asyncio.sleep(0.5)
+    assert (await desk.find(record.name)).state == vis.JOB_STATE_QUEUED
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", spawn)
+    events = [event async for event in Watch(desk, record, Metrics({})).events(0)]
+    assert events[-1].HasField("completed")
+    await close()
     assert changes[0] is changes[-1] is True
     assert False in changes
 
@@ -145,14 +155,28 @@ def test_a_cancel_lets_at_most_the_step_at_work_finish() -> None:
         assert worker.wait(20) == 0
 
 
-def test_ctrl_c_in_a_terminal_gives_the_running_job_its_grace() -> None:
-    running = RunningServer(ZOO, grace_seconds=60, threads=1, own_group=True)
-    call = running.visualization.Visualize(request(CUBE, SMALL, "steps: 40"), timeout=120)
-    next(event for event in call if event.progress.step == 1)
-    os.killpg(running.process.pid, signal.SIGINT)
-    assert list(call)[-1].HasField("completed")
+def test_ctrl_c_in_a_terminal_lets_the_running_job_go_on_at_the_next_start(tmp_path: Path) -> None:
+    running = RunningServer(ZOO, threads=1, own_group=True, data=tmp_path)
+    whole = Stream(list(running.visualization.Visualize(MEDIUM, timeout=120)))
+    events = []
+    with pytest.raises(grpc.RpcError) as caught:
+        for event in running.visualization.Visualize(MEDIUM, timeout=120):
+            events.append(event)
+            if event.progress.step == 10:
+                os.killpg(running.process.pid, signal.SIGINT)
+    assert failure(caught.value)[:2] == (grpc.StatusCode.UNAVAILABLE, "SERVER_DRAINING")
     assert running.process.wait(30) == 0
     assert "text" not in {entry["event"] for entry in running.log}
+    again = RunningServer(ZOO, threads=1, data=tmp_path)
+    last = max(event.sequence for event in events if not event.HasField("volume_chunk"))
+    watched = again.jobs.WatchJob(pb.WatchJobRequest(name=events[0].accepted.job, after_sequence=last))
+    rest = Stream([answer.event for answer in watched])
+    assert rest.has_no_gaps(after=last)
+    assert rest.completed.provenance.volume_sha256 == whole.begins["final"].sha256
+    moves = [event.state_changed for event in rest.events if event.state_changed.attempt]
+    # A drain is no crash, and what was done is not done again.
+    assert [(move.attempt, move.from_step >= 10) for move in moves] == [(1, True)]
+    assert again.stop() == 0
 
 
 def test_a_full_queue_refuses_and_says_when_to_come_back(own_server: RunningServer) -> None:

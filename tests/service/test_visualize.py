@@ -17,7 +17,7 @@ def stream(server: RunningServer) -> Stream:
 
 
 def test_events_come_in_order_without_gaps(stream: Stream) -> None:
-    assert [event.sequence for event in stream.events] == list(range(1, len(stream.events) + 1))
+    assert stream.has_no_gaps()
     kinds = stream.kinds()
     assert kinds[:3] == ["accepted", "QUEUED", "RUNNING"]
     assert kinds[-2:] == ["SUCCEEDED", "completed"]

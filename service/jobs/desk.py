@@ -1,0 +1,312 @@
+"""What callers may do with jobs: create, find, cancel, delete, pin."""
+
+import asyncio
+import hashlib
+import re
+import time
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from models import Repository
+from neurofv.v1 import visualization_service_pb2 as vis
+from service.errors import (
+    ArtifactExpired,
+    InvalidField,
+    JobNotFinished,
+    JobNotFound,
+    ModelChanged,
+)
+from service.jobs.admission import check_quota, new_row
+from service.jobs.bundles import find_bundle, find_plan
+from service.jobs.dispatcher import ATTEMPTS, Dispatcher, Executor, exhausted
+from service.jobs.job import Job, Outcome
+from service.jobs.journal import Journal
+from service.jobs.plan import Plan
+from service.observability.metrics import Metrics
+from service.security.audit import AuditLog
+from service.security.identity import SERVER, Principal, Role, caller
+from service.settings import Settings
+from service.status import reason_of, to_status
+from service.storage.records import Record
+from service.storage.store import Store
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_ID = re.compile(r"[0-9a-f]{32}")
+_log = structlog.get_logger()
+
+
+class Desk:
+    """Takes jobs and answers for them.
+
+    Parameters
+    ----------
+    repository : Repository
+        The bundles.
+    settings : Settings
+        The server's limits.
+    store : Store
+        The jobs.
+    journal : Journal
+        Who writes what happens to them.
+    audit : AuditLog
+        Where every act is recorded before it is done.
+    metrics : Metrics
+        Where figures go.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        settings: Settings,
+        store: Store,
+        journal: Journal,
+        audit: AuditLog,
+        metrics: Metrics,
+    ) -> None:
+        self.repository, self.settings = repository, settings
+        self.store, self._journal = store, journal
+        self._audit, self._metrics = audit, metrics
+        self._live: dict[str, Job] = {}
+        self.dispatcher: Dispatcher
+
+    def open(self, executor: Executor, on_change: Callable[[bool], Awaitable[None]]) -> None:
+        """Set up the queue in front of an executor.
+
+        Parameters
+        ----------
+        executor : Executor
+            Where jobs run.
+        on_change : callable
+            Told whenever the executor becomes ready or is lost.
+        """
+        self.dispatcher = Dispatcher(
+            executor,
+            self.store,
+            self._journal,
+            self._ended,
+            self.settings.queue_length,
+            self._metrics,
+            on_change,
+        )
+
+    async def recover(self) -> None:
+        """Take up the jobs that a former process left: those that ran go on from their checkpoints."""
+        records = await asyncio.to_thread(self.store.unfinished)
+        ran, waited = [], []
+        for record in records:
+            volumes = await asyncio.to_thread(self.store.volumes, record.number)
+            job = self._live[record.id] = Job(record, volumes)
+            if record.state == vis.JOB_STATE_CANCELLING:
+                self._ended(job, Outcome(vis.JOB_STATE_CANCELLED))
+            elif (changed := self._changed(record)) is not None:
+                self._ended(job, Outcome(vis.JOB_STATE_FAILED, to_status(changed)))
+            elif record.state == vis.JOB_STATE_RUNNING:
+                job.crashes += 1
+                if job.crashes >= ATTEMPTS:
+                    self._ended(job, exhausted(job))
+                    continue
+                self._journal.add(job, job.move(vis.JOB_STATE_QUEUED, crashes=job.crashes))
+                ran.append(job)
+            else:
+                waited.append(job)
+        if records:
+            _log.info("jobs_recovered", running=len(ran), waiting=len(waited))
+        self.dispatcher.enqueue(*ran, *waited)
+
+    def _changed(self, record: Record) -> Exception | None:
+        """Return why a job's model is not what it was."""
+        try:
+            bundle = find_bundle(self.repository, record.model, record.version)
+        except Exception:
+            bundle = None
+        if bundle is not None and bundle.digest == record.digest:
+            return None
+        return ModelChanged(
+            f"model {record.model}/{record.version} is no longer the one that the job was created for; "
+            "create the job again",
+            model=record.model,
+        )
+
+    async def create(self, request: vis.VisualizeRequest, pinned: bool = False) -> Record:
+        """Check, store and queue a visualization.
+
+        Parameters
+        ----------
+        request : VisualizeRequest
+            As it came.
+        pinned : bool
+            Whether to keep it beyond its time.
+
+        Returns
+        -------
+        Record
+            Of the new job, or of that of the same request_id.
+
+        Raises
+        ------
+        ServiceError
+            Nothing was stored.
+        """
+        owner = caller()
+        bare, request_id = vis.VisualizeRequest(), request.request_id
+        bare.CopyFrom(request)
+        bare.ClearField("request_id")
+        bare.ClearField("detach")
+        body = hashlib.sha256(bare.SerializeToString(deterministic=True) + bytes([pinned])).hexdigest()
+        if request_id:
+            if not _REQUEST_ID.fullmatch(request_id):
+                rule = "must be 1 to 64 letters, digits, dots, dashes or underscores; a UUID is best"
+                raise InvalidField("request_id", rule)
+            known = await asyncio.to_thread(self.store.known, owner.name, request_id, body)
+            if known is not None:
+                return known
+        self.dispatcher.admit()
+        plan = await asyncio.to_thread(find_plan, bare, self.repository, self.settings)
+        self.dispatcher.admit()
+        return await self._store_new(plan, owner, pinned, request_id, body)
+
+    async def _store_new(
+        self, plan: Plan, owner: Principal, pinned: bool, request_id: str, body: str
+    ) -> Record:
+        columns, events = new_row(plan, owner.name, pinned)
+        until = columns["created"] + self.settings.request_id_hours * 3600
+        facts = {"model": plan.request.model, "digest": plan.bundle.digest, "request_sha256": body}
+
+        def act() -> tuple[Record, bool]:
+            check_quota(self.store.usage(owner.name), columns["voxel_steps"], self.settings)
+            self._audit.record(owner, "job.create", f"jobs/{columns['id']}", **facts)
+            return self.store.create(columns, events, request_id, body, until)
+
+        record, new = await self._journal.write(act)
+        if new:
+            job = self._live[record.id] = Job(record)
+            self._metrics.jobs_submitted.labels(record.model).inc()
+            self.dispatcher.enqueue(job)
+        return record
+
+    async def find(self, name: str) -> Record:
+        """Return a job that the caller may see.
+
+        Raises
+        ------
+        InvalidField
+            The name is not a job's.
+        JobNotFound
+            There is none, or it is somebody else's.
+        ArtifactExpired
+            It was the caller's, and its time is over.
+        """
+        folder, _, number = name.partition("/")
+        if folder != "jobs" or not _ID.fullmatch(number):
+            raise InvalidField("name", "is no job's name; those are jobs/ and 32 hexadecimal digits")
+        principal = caller()
+        record = await asyncio.to_thread(self.store.get, number)
+        if record is not None and _sees(principal, record.owner):
+            return record
+        if record is None:
+            owner = await asyncio.to_thread(self.store.removed, number)
+            if owner is not None and _sees(principal, owner):
+                raise ArtifactExpired(f"{name} was removed when its time was over; run it again")
+        else:
+            await self.act("job.refused", name, outcome="NOT_FOUND")
+        raise JobNotFound(name)
+
+    def live(self, record: Record) -> Job | None:
+        """Return a job that has not ended, as this process knows it."""
+        return self._live.get(record.id)
+
+    async def cancel(self, record: Record) -> None:
+        """Stop a job; nothing happens if it has ended.
+
+        Raises
+        ------
+        StorageFull, StorageBusy
+            The wish could not be recorded.
+        """
+        job = self.live(record)
+        if job is None or job.ended or job.cancel_requested.is_set():
+            return
+        await self.act("job.cancel", record.name)
+        stored = self.dispatcher.cancel(job)
+        if stored is not None:
+            await stored
+
+    def leave(self, record: Record) -> None:
+        """Cancel a job whose caller has left; while the server drains, callers leave without meaning it."""
+        job = self.live(record)
+        if job is None or job.ended or self.dispatcher.draining:
+            return
+        owner = Principal(record.owner, Role.SUBMITTER)
+        recorded = asyncio.create_task(
+            self._journal.write(lambda: self._audit.record(owner, "job.leave", record.name))
+        )
+        # The optimizer need not run on if that fails.
+        recorded.add_done_callback(lambda task: task.exception())
+        self.dispatcher.cancel(job)
+
+    async def delete(self, record: Record) -> None:
+        """Remove a job that has ended.
+
+        Raises
+        ------
+        JobNotFinished
+            It has not.
+        StorageFull, StorageBusy
+            Nothing was removed.
+        """
+        if not record.over or self.live(record) is not None:
+            raise JobNotFinished(f"{record.name} has not ended; cancel it first, or wait", job=record.name)
+        await self.act("job.delete", record.name)
+        await self._journal.write(lambda: self.store.delete(record))
+
+    async def pin(self, record: Record, pinned: bool) -> Record:
+        """Keep a job beyond its time, or let it expire."""
+        await self.act("job.pin" if pinned else "job.unpin", record.name)
+        await self._journal.write(lambda: self.store.pin(record.number, pinned))
+        return await self.find(record.name)
+
+    async def sweep(self) -> int:
+        """Remove jobs whose time is over; return how many."""
+        now = time.time()
+        expired = await asyncio.to_thread(self.store.expired, now, 100)
+        for record in expired:
+
+            def act(record: Record = record) -> None:
+                self._audit.record(SERVER, "job.expire", record.name, owner=record.owner)
+                self.store.delete(record, expired=True)
+
+            await self._journal.write(act)
+            self._metrics.jobs_expired.inc()
+        await self._journal.write(lambda: self.store.tidy(now))
+        self._metrics.stored_bytes.set(await asyncio.to_thread(self.store.stored_bytes))
+        return len(expired)
+
+    def wake(self) -> None:
+        """Let every watcher look again."""
+        for job in self._live.values():
+            job.wake()
+
+    async def act(self, action: str, resource: str, outcome: str = "OK", **facts: str) -> None:
+        """Record what the caller is about to do."""
+        principal = caller()
+        await self._journal.write(lambda: self._audit.record(principal, action, resource, outcome, **facts))
+
+    def _ended(self, job: Job, outcome: Outcome) -> "asyncio.Future[None]":
+        """Store a job's end, and tell who watches."""
+        state = vis.JobState.Name(outcome.state).removeprefix("JOB_STATE_")
+        reason = reason_of(outcome.status) if outcome.status else ""
+        change = job.end(outcome, self.settings.retention_hours * 3600)
+        digest = outcome.completed.completed.provenance.volume_sha256 if outcome.completed else ""
+        facts = {"state": state, "reason": reason, "volume_sha256": digest}
+        change.audit = {key: value for key, value in facts.items() if value}
+        done = self._journal.add(job, change)
+        done.add_done_callback(lambda _: self._live.pop(job.id, None))
+        self._metrics.jobs_finished.labels(job.model, state, reason).inc()
+        self._metrics.job_attempts.observe(job.crashes + 1)
+        _log.info("job_finished", job=job.name, model=job.model, state=state, reason=reason)
+        return done
+
+
+def _sees(principal: Principal, owner: str) -> bool:
+    return principal.role == Role.ADMIN or principal.name == owner

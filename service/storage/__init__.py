@@ -1,0 +1,1 @@
+"""What outlives the process: the jobs' database and their files."""

@@ -1,0 +1,350 @@
+"""The jobs' rows, events, volumes and checkpoints. Every method blocks; callers bring a thread."""
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection, Select, delete, func, insert, select, update
+
+from neurofv.v1 import visualization_service_pb2 as vis
+from service.errors import ArtifactCorrupt, RequestIdReused
+from service.failpoints import failpoint
+from service.storage import files, schema
+from service.storage.database import Database
+from service.storage.files import Files
+from service.storage.records import ENDED, Change, Checkpoint, Record, Usage, Volume
+
+_KEPT_CHECKPOINTS = 2
+# An owner is told for so long that a job was there once.
+_REMEMBER_SECONDS = 30 * 86400.0
+_log = structlog.get_logger()
+_OVER = [int(state) for state in ENDED]
+_COLUMNS = [schema.job.c[column.name] for column in fields(Record)]
+
+
+class Store:
+    """Jobs on disk.
+
+    Parameters
+    ----------
+    url : str
+        The database; empty for SQLite in the folder.
+    folder : Path
+        The server's own.
+    audit : callable
+        Records the end of a job before it is stored.
+
+    Raises
+    ------
+    StorageUnusable
+        It cannot be this server's.
+    """
+
+    def __init__(self, url: str, folder: Path, audit: Callable[[Change], None]) -> None:
+        self._database = Database(url, folder)
+        self._audit = audit
+        self.files = Files(folder)
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._database.close()
+
+    def create(
+        self,
+        columns: dict[str, Any],
+        events: Sequence[vis.VisualizeResponse],
+        request_id: str,
+        body: str,
+        until: float,
+    ) -> tuple[Record, bool]:
+        """Store a new job with its first events, or find the one of the same request_id.
+
+        Parameters
+        ----------
+        columns : dict
+            The row's values but for the number.
+        events : sequence of VisualizeResponse
+            Numbered.
+        request_id : str
+            The caller's, or empty.
+        body : str
+            Digest of what was asked for.
+        until : float
+            When the request_id is forgotten.
+
+        Returns
+        -------
+        tuple of (Record, bool)
+            The job, and whether it is new.
+
+        Raises
+        ------
+        RequestIdReused
+            The request_id belongs to another body.
+        StorageFull, StorageBusy
+            Nothing was stored.
+        """
+        with self._database.write() as connection:
+            if request_id and (known := self._known(connection, columns["owner"], request_id, body)):
+                return known, False
+            answer = connection.execute(insert(schema.job).values(columns))
+            key = answer.inserted_primary_key
+            assert key is not None
+            number = key[0]
+            connection.execute(insert(schema.event), _event_rows(number, events))
+            if request_id:
+                table, row = schema.request_id, {"owner": columns["owner"], "request_id": request_id}
+                # One whose day has passed.
+                old = (table.c.owner == columns["owner"]) & (table.c.request_id == request_id)
+                connection.execute(delete(table).where(old))
+                row |= {"body": body, "job": columns["id"]}
+                connection.execute(insert(table).values(**row, expires=until))
+            failpoint("job.before_commit")
+        failpoint("job.after_commit")
+        return _record(number=number, **columns), True
+
+    def request(self, number: int) -> bytes:
+        """Return a job's request, with its images while it has not ended."""
+        table = schema.job.c
+        with self._database.read() as connection:
+            row = connection.execute(select(table.request, table.private).where(table.number == number)).one()
+        return row.private or row.request
+
+    def known(self, owner: str, request_id: str, body: str) -> Record | None:
+        """Return the job of a request_id; raise `RequestIdReused` if its body was another."""
+        with self._database.read() as connection:
+            return self._known(connection, owner, request_id, body)
+
+    def _known(self, connection: Connection, owner: str, request_id: str, body: str) -> Record | None:
+        table = schema.request_id
+        mine = (table.c.owner == owner) & (table.c.request_id == request_id)
+        found = connection.execute(select(table).where(mine)).one_or_none()
+        if found is None:
+            return None
+        record = _one(connection, select(*_COLUMNS).where(schema.job.c.id == found.job))
+        if found.expires < time.time() or record is None:
+            return None
+        if found.body != body:
+            raise RequestIdReused(
+                "request_id belongs to a job with another request; choose a new one", job=record.name
+            )
+        return record
+
+    def commit(self, changes: Sequence[Change]) -> None:
+        """Store what happened, all or nothing.
+
+        Raises
+        ------
+        StorageFull, StorageBusy
+            Nothing was stored; the same changes may be tried again.
+        """
+        for change in changes:
+            if change.volume is not None:
+                path = self.files.volume(change.id, change.events[0].sequence)
+                files.write(path, change.volume.data, "volume", durable=not change.volume.is_snapshot)
+            if change.checkpoint is not None:
+                path = self.files.checkpoint(change.id, change.checkpoint.step)
+                files.write(path, change.checkpoint.data, "checkpoint")
+        over = any(change.over for change in changes)
+        for change in changes:
+            if change.audit:
+                self._audit(change)
+                change.audit = {}
+        with self._database.write() as connection:
+            old = [path for change in changes for path in self._write(connection, change)]
+            if any(change.columns.get("state") == vis.JOB_STATE_CANCELLING for change in changes):
+                failpoint("cancel.before_commit")
+            failpoint("end.before_commit" if over else "events.before_commit")
+        failpoint("end.after_commit" if over else "events.after_commit")
+        files.drop(old)
+        for change in changes:
+            if change.over:
+                self.files.remove(change.id, checkpoints_only=True)
+
+    def _write(self, connection: Connection, change: Change) -> list[Path]:
+        """Write a change; return the files that nothing will speak of any more."""
+        number = change.number
+        if change.events:
+            connection.execute(insert(schema.event), _event_rows(number, change.events))
+        old = []
+        if change.volume is not None:
+            begin = change.volume.begin
+            row: dict[str, Any] = {"job": number, "sequence": change.events[0].sequence, "kept": True}
+            row |= {"name": begin.id, "sha256": begin.sha256, "bytes": begin.bytes}
+            row["snapshot"] = change.volume.is_snapshot
+            connection.execute(insert(schema.volume).values(row))
+        if change.checkpoint is not None:
+            old += self._write_checkpoint(connection, change, change.checkpoint)
+        table = schema.volume.c
+        for volume in change.dropped:
+            mine = (table.job == number) & (table.name == volume.name)
+            connection.execute(update(schema.volume).where(mine).values(kept=False))
+            old.append(self.files.volume(change.id, volume.sequence))
+        if change.over:
+            connection.execute(delete(schema.checkpoint).where(schema.checkpoint.c.job == number))
+        if change.columns:
+            connection.execute(update(schema.job).where(schema.job.c.number == number).values(change.columns))
+        return old
+
+    def _write_checkpoint(self, connection: Connection, change: Change, new: Checkpoint) -> list[Path]:
+        table, number = schema.checkpoint, change.number
+        # The same step again, after a crash, replaces what may have been damaged.
+        connection.execute(delete(table).where((table.c.job == number) & (table.c.step >= new.step)))
+        row = {"job": number, "step": new.step, "told": new.told, "bytes": len(new.data)}
+        connection.execute(insert(table).values(**row, sha256=hashlib.sha256(new.data).hexdigest()))
+        steps = select(table.c.step).where(table.c.job == number).order_by(table.c.step.desc())
+        old = connection.execute(steps.offset(_KEPT_CHECKPOINTS)).scalars().all()
+        connection.execute(delete(table).where((table.c.job == number) & table.c.step.in_(old)))
+        return [self.files.checkpoint(change.id, step) for step in old]
+
+    def get(self, job: str) -> Record | None:
+        """Return a job by its id."""
+        with self._database.read() as connection:
+            return _one(connection, select(*_COLUMNS).where(schema.job.c.id == job))
+
+    def removed(self, job: str) -> str | None:
+        """Return whose a job was that has expired, or None."""
+        table = schema.tombstone
+        with self._database.read() as connection:
+            return connection.execute(select(table.c.owner).where(table.c.id == job)).scalar_one_or_none()
+
+    def unfinished(self) -> list[Record]:
+        """Return the jobs that have not ended, first come first."""
+        query = select(*_COLUMNS).where(schema.job.c.state.not_in(_OVER)).order_by(schema.job.c.number)
+        with self._database.read() as connection:
+            return [Record(**row._mapping) for row in connection.execute(query)]
+
+    def page(self, owner: str, states: Sequence[int], model: str, before: int, size: int) -> list[Record]:
+        """Return jobs, newest first.
+
+        Parameters
+        ----------
+        owner : str
+            Whose; empty for everybody's.
+        states : sequence of int
+            In one of these; empty for all.
+        model : str
+            Of this; empty for all.
+        before : int
+            Numbers below this; 0 for all.
+        size : int
+            Most jobs.
+        """
+        table = schema.job.c
+        query = select(*_COLUMNS).order_by(table.number.desc()).limit(size)
+        query = query.where(table.owner == owner) if owner else query
+        query = query.where(table.state.in_(states)) if states else query
+        query = query.where(table.model == model) if model else query
+        query = query.where(table.number < before) if before else query
+        with self._database.read() as connection:
+            return [Record(**row._mapping) for row in connection.execute(query)]
+
+    def events(self, number: int, after: int, most: int) -> list[vis.VisualizeResponse]:
+        """Return a job's events behind one."""
+        table = schema.event.c
+        query = select(table.payload).where((table.job == number) & (table.sequence > after))
+        with self._database.read() as connection:
+            found = connection.execute(query.order_by(table.sequence).limit(most)).scalars().all()
+        return [vis.VisualizeResponse.FromString(payload) for payload in found]
+
+    def event(self, number: int, sequence: int) -> vis.VisualizeResponse:
+        """Return one event."""
+        (found,) = self.events(number, sequence - 1, 1)
+        return found
+
+    def volumes(self, number: int) -> list[Volume]:
+        """Return a job's volumes, also those whose files made room."""
+        table = schema.volume.c
+        columns = [table[column.name] for column in fields(Volume)]
+        query = select(*columns).where(table.job == number).order_by(table.sequence)
+        with self._database.read() as connection:
+            return [Volume(**row._mapping) for row in connection.execute(query)]
+
+    def newest_checkpoint(self, record: Record) -> Checkpoint | None:
+        """Return the newest checkpoint whose digest verifies."""
+        table = schema.checkpoint
+        query = select(table).where(table.c.job == record.number).order_by(table.c.step.desc())
+        with self._database.read() as connection:
+            rows = connection.execute(query).all()
+        for row in rows:
+            path, what = self.files.checkpoint(record.id, row.step), f"checkpoint of step {row.step}"
+            try:
+                return Checkpoint(row.step, row.told, files.read(path, row.sha256, row.bytes, what))
+            except ArtifactCorrupt:
+                _log.warning("checkpoint_corrupt", job=record.name, step=row.step)
+        return None
+
+    def usage(self, owner: str) -> Usage:
+        """Return what a caller's jobs take up."""
+        table = schema.job.c
+        open_jobs = table.state.not_in(_OVER)
+        work = select(func.count(), func.coalesce(func.sum(table.voxel_steps), 0))
+        kept = select(func.coalesce(func.sum(table.stored_bytes), 0)).where(table.owner == owner)
+        with self._database.read() as connection:
+            jobs, voxel_steps = connection.execute(work.where((table.owner == owner) & open_jobs)).one()
+            return Usage(jobs, int(voxel_steps), int(connection.execute(kept).scalar_one()))
+
+    def stored_bytes(self) -> int:
+        """Return the bytes of all volumes and checkpoints."""
+        with self._database.read() as connection:
+            return int(
+                connection.execute(select(func.coalesce(func.sum(schema.job.c.stored_bytes), 0))).scalar_one()
+            )
+
+    def pin(self, number: int, pinned: bool) -> None:
+        """Keep a job, or let it expire."""
+        with self._database.write() as connection:
+            connection.execute(update(schema.job).where(schema.job.c.number == number).values(pinned=pinned))
+
+    def delete(self, record: Record, expired: bool = False) -> None:
+        """Remove a job with all that belongs to it; of one that has expired a tombstone stays."""
+        with self._database.write() as connection:
+            for table in (schema.event, schema.volume, schema.checkpoint):
+                connection.execute(delete(table).where(table.c.job == record.number))
+            connection.execute(delete(schema.job).where(schema.job.c.number == record.number))
+            connection.execute(delete(schema.request_id).where(schema.request_id.c.job == record.id))
+            if expired:
+                row = {"id": record.id, "owner": record.owner, "removed": time.time()}
+                connection.execute(insert(schema.tombstone).values(row))
+            failpoint("delete.before_commit")
+        failpoint("delete.after_commit")
+        self.files.remove(record.id)
+
+    def expired(self, now: float, most: int) -> list[Record]:
+        """Return jobs whose time is over; pinned ones never are."""
+        table = schema.job.c
+        query = select(*_COLUMNS).where((table.expires < now) & ~table.pinned).limit(most)
+        with self._database.read() as connection:
+            return [Record(**row._mapping) for row in connection.execute(query)]
+
+    def tidy(self, now: float) -> None:
+        """Forget old request_ids and tombstones, and remove files of jobs that are not there."""
+        with self._database.write() as connection:
+            connection.execute(delete(schema.request_id).where(schema.request_id.c.expires < now))
+            old = schema.tombstone.c.removed < now - _REMEMBER_SECONDS
+            connection.execute(delete(schema.tombstone).where(old))
+            there = self.files.jobs()
+            known = set(connection.execute(select(schema.job.c.id)).scalars())
+        for stray in there - known:
+            self.files.remove(stray)
+
+
+def _event_rows(number: int, events: Sequence[vis.VisualizeResponse]) -> list[dict[str, Any]]:
+    return [
+        {"job": number, "sequence": event.sequence, "payload": event.SerializeToString()} for event in events
+    ]
+
+
+def _record(**columns: Any) -> Record:
+    names: list[str] = [column.name for column in fields(Record)]
+    values: Any = {name: columns.get(name) for name in names}
+    return Record(**values)
+
+
+def _one(connection: Connection, query: Select[Any]) -> Record | None:
+    row = connection.execute(query).one_or_none()
+    return None if row is None else Record(**row._mapping)
