@@ -11,6 +11,7 @@ from engine import (
     L1,
     L2,
     ActivationCeiling,
+    Adam,
     Anatomy,
     BrainMask,
     Channel,
@@ -86,7 +87,7 @@ def network() -> nn.Module:
 
 def saturating() -> nn.Module:
     """Channel 0 has no slope beyond 1.2, and no ReLU that could be opened."""
-    body = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.Hardtanh(-1.2, 1.2))
+    body = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.Hardtanh(-1.2, 1.2), nn.AvgPool2d(2))
     nn.init.constant_(body[0].weight, 2.0)
     return body
 
@@ -157,14 +158,25 @@ CASES = {
         stopping=Stopping(look_every=1, activation=0.0), parameterization=LaplacianPyramid(), **TWO
     ),
     "plateau": case(stopping=Stopping(look_every=1, plateau_looks=3, plateau_gain=0.5), steps=12, **TWO),
-    "worse": case(
-        stopping=Stopping(look_every=1), parameterization=Deformation(), optimizer=Sgd(-0.0 + 1e4), **TWO
-    ),
+    "worse": case(stopping=Stopping(look_every=1), parameterization=Deformation(), optimizer=Sgd(1e4), **TWO),
     "worse patch": case(
         stopping=Stopping(look_every=1), parameterization=Patch(6.0, 3.0), optimizer=Sgd(1e3), **TWO
     ),
+    # Below 0 all the way: a mark at nought would never be passed.
+    "climbing": case(
+        stopping=Stopping(look_every=1, plateau_looks=2, plateau_gain=0.0),
+        transforms=PLAIN,
+        regularizers=(TotalVariation(30.0),),
+        **TWO,
+    ),
     "saturated": case(
-        (Channel("1", 0),), net=saturating, steps=14, parameterization=Voxels(), transforms=PLAIN
+        (Channel("2", 0),),
+        net=saturating,
+        steps=14,
+        parameterization=Voxels(),
+        transforms=PLAIN,
+        optimizer=Adam(1.0),
+        regularizers=(),
     ),
     "dead": case(
         (Channel("1", 0), Channel("1", 1)),
@@ -231,6 +243,17 @@ def test_the_cases_end_as_they_are_meant_to() -> None:
     assert ends["dead"] == [Stop.STEPS, Stop.DEAD]
 
 
+@pytest.mark.parametrize("name", ["fourier-adam", "patch-nadam", "maco-sgd", "early, single"])
+def test_a_batch_that_is_computed_in_one_goes_on_as_well(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, where the optimizer moves all volumes' numbers as one tensor."""
+    for module in ("itemwise", "batch", "transform"):
+        monkeypatch.setattr(f"engine.{module}.separate", lambda device: False)
+    chosen = CASES[name]
+    whole, states = parted(chosen.events(states=True))
+    for state, before in states.values():
+        assert [bits(event) for event in chosen.events(state)] == whole[before:], state.step
+
+
 @pytest.mark.parametrize("name", ["fourier-adam", "laplacian_pyramid-nadam", "patch-sgd", "early, joint"])
 def test_a_volume_goes_on_alone(name: str) -> None:
     chosen = CASES[name]
@@ -264,6 +287,10 @@ def _mutations(state: State) -> Iterator[tuple[str, State]]:
                 yield name, _changed(state, number, numbers={**item.numbers, name: type(value)(0)})
 
 
+def _kind(name: str) -> str:
+    return "progress.penalties" if name.startswith("progress.penalties.") else name
+
+
 def _outcome(chosen: Case, state: State) -> list[tuple] | None:
     try:
         return [bits(event) for event in chosen.events(state)]
@@ -282,7 +309,7 @@ def test_nothing_in_a_state_could_be_left_out() -> None:
         for state, before in list(states.values())[1::4]:
             for name, mutated in _mutations(state):
                 key = chosen.spec().parameterization.name, chosen.spec().optimizer.name, name
-                key = key if name.startswith(("free", "optimizer")) else (name,)
+                key = key if name.startswith(("free", "optimizer")) else (_kind(name),)
                 names.add(key)
                 if key not in found and _outcome(chosen, mutated) != whole[before:]:
                     found.add(key)
@@ -293,8 +320,14 @@ def test_nothing_in_a_state_could_be_left_out() -> None:
     assert {"optimizer.0.mu_product", "optimizer.0.momentum_buffer", "optimizer.0.step"} <= seen
 
 
+def deep() -> nn.Module:
+    torch.manual_seed(3)
+    blocks = [nn.Sequential(nn.Conv2d(width, 4, 3, padding=1), nn.ReLU()) for width in (1, 4, 4, 4)]
+    return nn.Sequential(*blocks)
+
+
 def test_a_result_tells_of_activations_that_were_recomputed_before_the_break() -> None:
-    chosen = CASES["fourier-adam"]
+    chosen = case((Channel("3.0", 0),), net=deep)
     _, states = parted(chosen.events(states=True, memory=1))
     *_, result = chosen.events(states[3][0])
     assert isinstance(result, Result)
