@@ -6,7 +6,7 @@ the way; `engine.evaluation` and `engine.paths` judge what came out.
 """
 
 from engine.anatomy import Anatomy, MissingAnatomy
-from engine.events import Event, ItemProgress, Progress, Result, Snapshot
+from engine.events import Event, ItemProgress, ItemState, Progress, Result, Snapshot, State
 from engine.fields import InvalidField
 from engine.grid import Grid
 from engine.network import Precision, Prepared, UnknownLayer, prepared
@@ -46,6 +46,7 @@ from engine.regularizer import (
 )
 from engine.spec import Item, Spec
 from engine.start import Noise, ReferenceBrain, SubjectImage, Zeros
+from engine.state import StateMismatch
 from engine.stopping import Stop, Stopping
 from engine.transform import Transforms
 from engine.visualization import Diverged, visualize
@@ -76,6 +77,7 @@ __all__ = [
     "InvalidField",
     "Item",
     "ItemProgress",
+    "ItemState",
     "LaplacianPyramid",
     "Maco",
     "Measure",
@@ -98,6 +100,8 @@ __all__ = [
     "Snapshot",
     "Spec",
     "SpectrumMatch",
+    "State",
+    "StateMismatch",
     "Stop",
     "Stopping",
     "SubjectActivations",

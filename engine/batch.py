@@ -1,7 +1,7 @@
 """A batch of volumes: which of them are computed together, and what the network says of each."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -42,6 +42,11 @@ def groups(spec: Spec) -> tuple[int, ...]:
     """Return, for each volume, the first one that has the same objective."""
     objectives = [item.objective for item in spec.items]
     return tuple(objectives.index(objective) for objective in objectives)
+
+
+def gathered(found: Sequence[Mapping[str, Tensor]], layers: Iterable[str]) -> dict[str, Tensor]:
+    """Put together what some layers say of each volume."""
+    return {layer: torch.cat([own[layer] for own in found]) for layer in layers}
 
 
 class Audience:

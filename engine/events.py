@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from engine.stopping import Stop
@@ -25,6 +26,13 @@ class ItemProgress:
     objective: float
     penalties: Mapping[str, float]
     stopped: Stop | None = None
+
+    @staticmethod
+    def of_batch(objective: Tensor, penalties: Mapping[str, Tensor]) -> "tuple[ItemProgress, ...]":
+        """Read the numbers of a step, `(batch,)` each, off the device."""
+        names = list(penalties)
+        table = torch.stack([objective, *(penalties[name] for name in names)], dim=1).detach().tolist()
+        return tuple(ItemProgress(row[0], dict(zip(names, row[1:], strict=True))) for row in table)
 
 
 @dataclass(frozen=True)
@@ -99,4 +107,39 @@ class Result(Snapshot):
     recomputed: bool = False
 
 
-Event = Progress | Snapshot
+@dataclass(frozen=True, eq=False)
+class ItemState:
+    """All that one volume of the batch holds between two steps.
+
+    Parameters
+    ----------
+    tensors : mapping of str to Tensor, on the CPU
+        Copies by name: the free numbers, the optimizer's moments, the random generator, the best look.
+    numbers : mapping of str to float
+        What is no tensor; whole numbers and truths stay what they are.
+    """
+
+    tensors: Mapping[str, Tensor]
+    numbers: Mapping[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """Where a run stands after a step: enough to go on from there, in another process too.
+
+    Parameters
+    ----------
+    step : int
+        Steps done.
+    seconds : float
+        Wall time so far, which `Stopping.seconds` bounds.
+    items : tuple of ItemState
+        One for each volume of the batch.
+    """
+
+    step: int
+    seconds: float
+    items: tuple[ItemState, ...]
+
+
+Event = Progress | Snapshot | State

@@ -76,6 +76,9 @@ class Settings(BaseSettings):
     brains: Path | None = Field(
         None, description="Folder of real brains (NIfTI, in the model's space) on which patches are pasted."
     )
+    checkpoint_seconds: float = Field(
+        10.0, ge=0, description="Seconds between checkpoints; 0 for one at every step."
+    )
     grace_seconds: float = Field(5.0, ge=0, description="Time that running calls get at shutdown.")
     log_format: Literal["json", "console"] = Field("json", description="Form of the log lines.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")

@@ -12,15 +12,15 @@ import signal
 import socket
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 
 import structlog
 import torch
 from google.rpc import status_pb2
 
+import engine
 from models import Bundle, Repository
 from neurofv.v1 import visualization_service_pb2 as vis
 from service.device import choose_device
@@ -29,35 +29,14 @@ from service.jobs.plan import Plan, make_plan
 from service.observability.logs import configure_logs
 from service.settings import Settings
 from service.status import reason_of, to_status
-from service.volumes.nifti import VolumeFile
-from service.worker import memory, wire
+from service.worker import checkpoint, memory, wire
+from service.worker.checkpoint import Checkpoint, DamagedCheckpoint, Pace
 from service.worker.estimate import Estimator
 from service.worker.model import LoadedModel
-from service.worker.run import Event, Stopped, run
+from service.worker.run import Paused, Stopped, run
+from service.worker.telling import Task, Teller
 
 _log = structlog.get_logger()
-
-
-@dataclass
-class Task:
-    """A job as the worker has it.
-
-    Attributes
-    ----------
-    number : int
-        The job's on the wire.
-    request : bytes
-        A resolved VisualizeRequest.
-    sent : int
-        Events and volumes that the server has been sent.
-    ended : bool
-        Whether it has been told how the job ended.
-    """
-
-    number: int
-    request: bytes
-    sent: int = 0
-    ended: bool = False
 
 
 class Worker:
@@ -82,8 +61,10 @@ class Worker:
         self._models: dict[str, LoadedModel] = {}
         self._jobs: queue.SimpleQueue[wire.Frame] = queue.SimpleQueue()
         self._cancelled: set[int] = set()
-        self._writer = ThreadPoolExecutor(1)
-        self._snapshot: Future[None] | None = None
+        self._teller = Teller(connection)
+        self._told: dict[int, tuple[int, bytes]] = {}
+        # Pauses that have arrived, and those whose turn in the queue has come: each is counted in one thread.
+        self._pauses = self._pauses_done = 0
         self._estimator = Estimator(settings)
         self._estimates: queue.SimpleQueue[wire.Frame] = queue.SimpleQueue()
 
@@ -93,13 +74,21 @@ class Worker:
             if entry.ready:
                 self._model(self._repository.get(entry.name, entry.version))
         threading.Thread(target=self._listen, daemon=True).start()
-        self._send(wire.Kind.READY, 0, self._device.type.encode())
+        self._teller.send(wire.Kind.READY, 0, self._device.type.encode())
         tasks: list[Task] = []
         while True:
             frame = self._jobs.get()
             self._answer_estimates(busy=False)
-            if frame.kind != wire.Kind.ESTIMATE:
-                tasks.append(Task(frame.job, frame.data))
+            if frame.kind == wire.Kind.RESUME:
+                told, _, data = wire.unpack_state(frame.data)
+                self._told[frame.job] = told, data
+            elif frame.kind in (wire.Kind.JOIN, wire.Kind.RUN):
+                tasks.append(Task(frame.job, frame.data, *self._told.pop(frame.job, ())))
+            elif frame.kind == wire.Kind.PAUSE:
+                # Those that had been begun have stopped meanwhile.
+                self._put_off(tasks)
+                self._pauses_done += 1
+                tasks = []
             if frame.kind == wire.Kind.RUN:
                 self._run(tasks)
                 self._cancelled.difference_update(task.number for task in tasks)
@@ -115,13 +104,27 @@ class Worker:
                     continue
                 if frame.kind == wire.Kind.ESTIMATE:
                     self._estimates.put(frame)
-                # An estimate wakes whoever waits for a job.
+                if frame.kind == wire.Kind.PAUSE:
+                    self._pauses += 1
+                # An estimate wakes whoever waits for a job. A pause is over when all that came before it is.
                 self._jobs.put(frame)
         except (EOFError, ConnectionError):
             os._exit(0)
 
+    def _pausing(self) -> bool:
+        return self._pauses > self._pauses_done
+
+    def _put_off(self, tasks: Sequence[Task]) -> None:
+        """Tell of jobs that have not been begun that they will not be, for now."""
+        for task in tasks:
+            self._teller.end(task, Stopped() if self._is_cancelled(task) else Paused())
+        self._cancelled.difference_update(task.number for task in tasks)
+
     def _run(self, tasks: Sequence[Task]) -> None:
         """Run jobs as one batch; if that fails, each by itself, so that none fails for another's sake."""
+        if self._pausing():
+            self._put_off(tasks)
+            return
         status = self._attempt(tasks)
         memory.give_back()
         if status is None:
@@ -137,25 +140,75 @@ class Worker:
 
     def _attempt(self, tasks: Sequence[Task]) -> status_pb2.Status | None:
         """Run jobs as one batch; return what failed of the batch as a whole."""
-        heard = [0] * len(tasks)
         try:
             plans = [self._plan(task.request) for task in tasks]
-            first = plans[0]
-            model = self._model(first.bundle)
-            other = self._model(first.other) if first.other else None
-            cancelled = [partial(self._is_cancelled, task) for task in tasks]
-            for number, item in run(plans, model, self._settings, other, cancelled):
-                heard[number] += 1
-                # A job that runs again has been told its beginning.
-                if heard[number] > tasks[number].sent or isinstance(item, Stopped | Exception):
-                    self._tell(tasks[number], item)
-                self._answer_estimates(busy=True)
-            self._await_snapshot()
+            self._optimize(tasks, plans, self._resumed(tasks, plans))
+            self._teller.await_snapshot()
+        except engine.StateMismatch as error:
+            # Nothing has been told: it is noticed before the first step.
+            _log.warning("checkpoint_not_used", why=str(error))
+            tasks[0].checkpoint = b""
+            return self._attempt(tasks)
         except Exception as error:
             with suppress(Exception):  # the first failure is the one to tell
-                self._await_snapshot()
+                self._teller.await_snapshot()
             # No more than its description: the failed batch must not hold memory while its jobs run again.
             return to_status(error)
+        return None
+
+    def _optimize(self, tasks: Sequence[Task], plans: Sequence[Plan], resume: Checkpoint | None) -> None:
+        """Run jobs as one batch, and tell what comes of each."""
+        model = self._model(plans[0].bundle)
+        other = self._model(plans[0].other) if plans[0].other else None
+        made_with = [checkpoint.fingerprint(plan, self._device) for plan in plans]
+        cancelled = [partial(self._is_cancelled, task) for task in tasks]
+        heard = [resume.told if resume else 0] * len(tasks)
+        pace = Pace(self._settings.checkpoint_seconds)
+        for number, item in run(
+            plans,
+            model,
+            self._settings,
+            other,
+            cancelled,
+            pausing=self._pausing,
+            wants_checkpoint=pace.due,
+            resume=resume,
+        ):
+            task = tasks[number]
+            if isinstance(item, Checkpoint):
+                data = checkpoint.write(replace(item, told=heard[number]), made_with[number])
+                self._teller.checkpoint(task, heard[number], item.state.step, data)
+                pace.sent()
+            elif isinstance(item, Stopped | Paused):
+                self._teller.end(task, item)
+            elif isinstance(item, Exception):
+                self._fail(task, to_status(item))
+            else:
+                heard[number] += 1
+                # A job that runs again has been told its beginning.
+                if heard[number] > task.sent:
+                    self._teller.tell(task, item)
+            self._answer_estimates(busy=True)
+
+    def _resumed(self, tasks: Sequence[Task], plans: Sequence[Plan]) -> Checkpoint | None:
+        """Return where a job goes on; None for the beginning, to which every job can return."""
+        if not any(task.checkpoint for task in tasks):
+            return None
+        assert len(tasks) == 1, "a job that goes on shares its batch with no other"
+        task = tasks[0]
+        try:
+            found = checkpoint.read(task.checkpoint, checkpoint.fingerprint(plans[0], self._device))
+        except DamagedCheckpoint as error:
+            why = str(error)
+        else:
+            if found is None:
+                why = "it was made with other software, threads, model or request"
+            elif found.told > task.sent:
+                # What came between would never be told.
+                why = f"{found.told} events came before it, but {task.sent} were told"
+            else:
+                return found
+        _log.warning("checkpoint_not_used", why=why)
         return None
 
     def _is_cancelled(self, task: Task) -> bool:
@@ -170,41 +223,8 @@ class Worker:
             other = self._repository.get(wanted.transfer_model, wanted.transfer_version)
         return make_plan(request, bundle, self._settings, other)
 
-    def _tell(self, task: Task, item: Event | Stopped | Exception) -> None:
-        """Send the server what there is to say of a job."""
-        # What was begun comes first; if it fails, this has not been told.
-        self._await_snapshot()
-        task.sent += 1
-        if callable(item):
-            # Its file is written and sent beside the next step.
-            self._snapshot = self._writer.submit(lambda: self._send_volume(task, item()))
-            return
-        if isinstance(item, Exception):
-            self._fail(task, to_status(item))
-        elif isinstance(item, Stopped):
-            task.ended = True
-            self._send(wire.Kind.STOPPED, task.number)
-        elif isinstance(item, VolumeFile):
-            self._send_volume(task, item)
-        elif item.HasField("completed"):
-            task.ended = True
-            self._send(wire.Kind.SUCCEEDED, task.number, item.SerializeToString())
-        else:
-            self._send(wire.Kind.EVENT, task.number, item.SerializeToString())
-
-    def _send_volume(self, task: Task, file: VolumeFile) -> None:
-        payload = wire.pack_volume(file.begin.SerializeToString(), file.data)
-        self._send(wire.Kind.VOLUME, task.number, payload)
-
-    def _await_snapshot(self) -> None:
-        """Let the snapshot that is being written be sent first: one thing after the other, in order."""
-        if self._snapshot is not None:
-            last, self._snapshot = self._snapshot, None
-            last.result()
-
     def _fail(self, task: Task, status: status_pb2.Status) -> None:
-        task.ended = True
-        self._send(wire.Kind.FAILED, task.number, status.SerializeToString())
+        self._teller.fail(task, status)
         self._end_if_spoiled(status)
 
     def _end_if_spoiled(self, status: status_pb2.Status) -> None:
@@ -220,27 +240,21 @@ class Worker:
         """
         if not self._estimates.empty():
             # Nothing else is said meanwhile, and one at a time: the job goes on in between.
-            self._await_snapshot()
+            self._teller.await_snapshot()
             frame = self._estimates.get()
             try:
                 plan = self._plan(frame.data)
                 answer = self._estimator.estimate(plan, self._model(plan.bundle))
                 answer.busy = busy
-                self._send(wire.Kind.ESTIMATED, frame.job, answer.SerializeToString())
+                self._teller.send(wire.Kind.ESTIMATED, frame.job, answer.SerializeToString())
             except Exception as error:
                 status = to_status(error)
-                self._send(wire.Kind.NOT_ESTIMATED, frame.job, status.SerializeToString())
+                self._teller.send(wire.Kind.NOT_ESTIMATED, frame.job, status.SerializeToString())
 
     def _model(self, bundle: Bundle) -> LoadedModel:
         if bundle.digest not in self._models:
             self._models[bundle.digest] = LoadedModel.load(bundle, self._device)
         return self._models[bundle.digest]
-
-    def _send(self, kind: wire.Kind, job: int, data: bytes = b"") -> None:
-        try:
-            self._connection.sendall(wire.Frame(kind, job, data).encode())
-        except ConnectionError:
-            os._exit(0)
 
 
 def main() -> None:

@@ -14,10 +14,12 @@ import engine
 from neurofv.v1 import visualization_service_pb2 as vis
 from service import __version__
 from service.errors import DeadUnit
+from service.failpoints import failpoint
 from service.jobs.images import without_images
 from service.jobs.plan import Plan
 from service.settings import Settings
 from service.volumes import nifti
+from service.worker.checkpoint import Checkpoint
 from service.worker.evaluation import evaluate, transfer
 from service.worker.memory import free_bytes
 from service.worker.model import LoadedModel
@@ -39,13 +41,26 @@ class Stopped:
     """A job was stopped, as asked."""
 
 
+@dataclass(frozen=True)
+class Paused:
+    """A job was stopped, as asked, to go on later."""
+
+
+def _never() -> bool:
+    return False
+
+
 def run(
     plans: Sequence[Plan],
     model: LoadedModel,
     settings: Settings,
     other: LoadedModel | None,
     should_stop: Sequence[Callable[[], bool]],
-) -> Iterator[tuple[int, Event | Stopped | Exception]]:
+    *,
+    pausing: Callable[[], bool] = _never,
+    wants_checkpoint: Callable[[], bool] = _never,
+    resume: Checkpoint | None = None,
+) -> Iterator[tuple[int, Event | Checkpoint | Paused | Stopped | Exception]]:
     """Optimize jobs as one batch, and describe to each its steps, snapshots, results and their figures.
 
     Parameters
@@ -60,32 +75,35 @@ def run(
         The second model that a plan names, which then is the only one.
     should_stop : sequence of callable
         One for each plan, asked before and after every step.
+    pausing : callable
+        Whether all are to be put off: with a checkpoint at the next step, without one behind the last.
+    wants_checkpoint : callable
+        Asked after every step but the last: whether each job is to have a checkpoint now.
+    resume : Checkpoint, optional
+        Where the only plan goes on.
 
     Yields
     ------
-    int, and VisualizeResponse, VolumeFile or what makes one, Stopped or Exception
-        A plan's number, and what there is to say of it. Last comes `completed`, `Stopped`, or what failed
-        in its own results alone, such as `DeadUnit`.
+    int, and VisualizeResponse, VolumeFile or what makes one, Checkpoint, Paused, Stopped or Exception
+        A plan's number, and what there is to say of it. Last comes `completed`, `Stopped`, `Paused`, or what
+        failed in its own results alone, such as `DeadUnit`.
 
     Raises
     ------
     Exception
         What fails in the optimization, of whichever plan.
     """
-    jobs: list[_Job] = []
-    for plan in plans:
-        jobs.append(_Job(plan, model, other, sum((len(job.items) for job in jobs), 0)))
-    first, *batch = [item for job in jobs for item in job.items]
-    spec = replace(
-        plans[0].spec,
-        objective=first.objective,
-        seed=first.seed,
-        batch=tuple(batch),
-        anatomy=model.anatomy(plans[0], settings),
-        memory=settings.max_activation_bytes or free_bytes(model.device) * 3 // 4,
-    )
+    jobs = _jobs(plans, model, other, resume)
     open_jobs = dict(enumerate(jobs))
-    for event in engine.visualize(model.network, spec, lambda: all(should_stop[n]() for n in open_jobs)):
+    for event in engine.visualize(
+        model.network,
+        _shared(plans[0], jobs, model, settings),
+        lambda: all(should_stop[number]() for number in open_jobs),
+        lambda: pausing() or wants_checkpoint(),
+        resume.state if resume else None,
+    ):
+        if isinstance(event, engine.Result) and pausing():
+            break
         for number, job in list(open_jobs.items()):
             if should_stop[number]():
                 del open_jobs[number]
@@ -95,7 +113,36 @@ def run(
                 yield number, told
             if job.over:
                 del open_jobs[number]
-    yield from ((number, Stopped()) for number in open_jobs)
+        if isinstance(event, engine.State) and pausing():
+            break
+    for number in open_jobs:
+        yield number, Stopped() if should_stop[number]() else Paused()
+
+
+def _jobs(
+    plans: Sequence[Plan], model: LoadedModel, other: LoadedModel | None, resume: Checkpoint | None
+) -> list["_Job"]:
+    """Return the jobs of a batch, one behind the other."""
+    assert resume is None or len(plans) == 1, "a job that goes on shares its batch with no other"
+    jobs: list[_Job] = []
+    for plan in plans:
+        jobs.append(_Job(plan, model, other, sum((len(job.items) for job in jobs), 0)))
+    if resume is not None:
+        jobs[0].started = resume.started
+    return jobs
+
+
+def _shared(plan: Plan, jobs: Sequence["_Job"], model: LoadedModel, settings: Settings) -> engine.Spec:
+    """Return what the engine is to do for all jobs."""
+    first, *batch = [item for job in jobs for item in job.items]
+    return replace(
+        plan.spec,
+        objective=first.objective,
+        seed=first.seed,
+        batch=tuple(batch),
+        anatomy=model.anatomy(plan, settings),
+        memory=settings.max_activation_bytes or free_bytes(model.device) * 3 // 4,
+    )
 
 
 class _Job:
@@ -109,6 +156,15 @@ class _Job:
         The model, and the second one if the plan names one.
     first : int
         Number of its first volume in the batch.
+
+    Attributes
+    ----------
+    items : list of engine.Item
+        Its volumes.
+    started : datetime
+        When it was begun.
+    over : bool
+        Whether no more comes of it.
     """
 
     def __init__(self, plan: Plan, model: LoadedModel, other: LoadedModel | None, first: int) -> None:
@@ -120,17 +176,19 @@ class _Job:
         self._mine = slice(first, first + len(self.items))
         self._finished = False
         self._around = model.surroundings(plan)
-        self._started = datetime.now(UTC)
+        self.started = datetime.now(UTC)
         self._digests: dict[str, str] = {}
         self._first: dict[int, np.ndarray] = {}
         self._completed = vis.Completed()
         self.over = False
 
-    def hear(self, event: engine.Event) -> Iterator[Event | Exception]:
+    def hear(self, event: engine.Event) -> Iterator[Event | Checkpoint | Exception]:
         """Describe an event of the batch as far as it concerns this job, as if it were alone."""
         try:
             if isinstance(event, engine.Progress):
                 yield from self._step(replace(event, items=event.items[self._mine]))
+            elif isinstance(event, engine.State):
+                yield Checkpoint(replace(event, items=event.items[self._mine]), self.started)
             elif self._mine.start <= event.item < self._mine.stop:
                 own = replace(event, item=event.item - self._mine.start)
                 if isinstance(own, engine.Result):
@@ -157,6 +215,7 @@ class _Job:
             yield self._file(extra, _EXTRAS[name], result)
         group = result.item // self._plan.request.samples
         first = self._first.setdefault(group, whole)
+        failpoint("worker.before_result")
         alone = first is whole
         judged = evaluate(self._plan, self._model, result, whole, None if alone else first)
         if self._other is not None:
@@ -201,7 +260,7 @@ class _Job:
             synthetic=True,
             subject_sha256=plan.request.subject.sha256,
         )
-        provenance.started.FromDatetime(self._started)
+        provenance.started.FromDatetime(self.started)
         provenance.finished.FromDatetime(datetime.now(UTC))
         return provenance
 

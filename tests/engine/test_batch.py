@@ -33,7 +33,7 @@ from engine import (
 from engine.optimizer import OPTIMIZERS
 from engine.parameterization import Fourier, LaplacianPyramid, Voxels
 from engine.regularizer import L1, L2, GaussianBlur, TotalVariation
-from engine.visualization import _Run
+from engine.run import Run
 from tests.engine.networks import networks
 
 
@@ -61,7 +61,7 @@ def _computed_together(network: nn.Module, spec: Spec) -> Iterator[Result]:
     with ExitStack() as stack:
         for module in ("itemwise", "batch", "transform"):
             stack.enter_context(patch(f"engine.{module}.separate", lambda device: False))
-        run = _Run(prepared(network), spec, 0)
+        run = Run(prepared(network), spec, 0)
         for step in range(1, spec.steps + 1):
             run.step(step)
         run.look(spec.steps)
