@@ -6,6 +6,7 @@ from importlib.metadata import version
 
 import grpc
 import structlog
+from google.longrunning import operations_pb2, operations_pb2_grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -27,6 +28,7 @@ from service.observability.metrics import Metrics
 from service.rpc.interceptor import CallInterceptor
 from service.rpc.jobs import JobService
 from service.rpc.models import ModelService
+from service.rpc.operations import Operations
 from service.rpc.visualization import VisualizationService
 from service.security.audit import AuditLog
 from service.security.identity import SERVER
@@ -47,6 +49,7 @@ _SERVICES = (
     model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
     visualization_service_pb2.DESCRIPTOR.services_by_name["VisualizationService"].full_name,
     job_service_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,
+    operations_pb2.DESCRIPTOR.services_by_name["Operations"].full_name,
 )
 _log = structlog.get_logger()
 
@@ -68,8 +71,8 @@ class Server:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._repository = Repository(settings.repository)
         self._health = health.aio.HealthServicer()
-        self._audit = AuditLog(folder / "audit.jsonl")
         self._store = Store(settings.database, folder, self._record_end)
+        self._audit = AuditLog(folder / "audit.jsonl")
         self._journal = Journal(self._store, metrics)
         self._desk = Desk(self._repository, settings, self._store, self._journal, self._audit, metrics)
         self._desk.open(WorkerProcess(settings, self._journal, metrics), self._announce)
@@ -80,7 +83,9 @@ class Server:
             settings.http_host, settings.http_port, metrics.registry, lambda: self._dispatcher.ready
         )
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(self._repository), self._grpc)
-        job_service_pb2_grpc.add_JobServiceServicer_to_server(JobService(self._desk, metrics), self._grpc)
+        jobs = JobService(self._desk, metrics)
+        job_service_pb2_grpc.add_JobServiceServicer_to_server(jobs, self._grpc)
+        operations_pb2_grpc.add_OperationsServicer_to_server(Operations(self._desk, jobs), self._grpc)
         visualization = VisualizationService(self._desk, metrics)
         visualization_service_pb2_grpc.add_VisualizationServiceServicer_to_server(visualization, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
@@ -103,10 +108,10 @@ class Server:
         except RuntimeError:
             where = f"{self._settings.host}:{self._settings.port}"
             raise OSError(f"gRPC cannot listen on {where}; set NEUROFV_HOST and NEUROFV_PORT") from None
-        await self._grpc.start()
-        await self._announce(False)
         self._journal.start()
         await self._desk.recover()
+        await self._grpc.start()
+        await self._announce(False)
         await self._dispatcher.start()
         self._sweeper = asyncio.create_task(self._sweep())
         await self._announce_models()

@@ -38,6 +38,7 @@ class RunningServer:
         if "data" not in settings:
             self._data = tempfile.TemporaryDirectory(prefix="neurofv-")
             settings["data"] = self._data.name
+        self.data = Path(str(settings["data"]))
         chosen = {"port": 0, "http_port": 0, "repository": repository, "log_level": "info", **settings}
         environment = {f"NEUROFV_{name.upper()}": str(value) for name, value in chosen.items()}
         self.log: list[dict] = []
