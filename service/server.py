@@ -57,6 +57,7 @@ class Server:
         self._repository = Repository(settings.repository)
         self._health = health.aio.HealthServicer()
         self._dispatcher = Dispatcher(WorkerProcess(settings), settings.queue_length, metrics, self._announce)
+        metrics.watch(settings, lambda: self._dispatcher.ready)
         options = (*_OPTIONS, ("grpc.max_receive_message_length", settings.max_request_bytes))
         self._grpc = grpc.aio.server(interceptors=[CallInterceptor(metrics)], options=options)
         self._operator = OperatorServer(
