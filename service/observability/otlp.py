@@ -1,7 +1,9 @@
 """What leaves the server as OpenTelemetry spans, and how. Needs the extra `tracing`."""
 
+import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, TypeAlias
 
 import grpc
 import structlog
@@ -17,13 +19,14 @@ from opentelemetry.trace import SpanContext, Status, StatusCode
 from service import __version__
 from service.observability.tracing import JobSpan
 
+_CODE = "rpc.grpc.status_code"
 # The instrumentation also notes addresses, user agents and the messages and traces of errors.
 _ALLOWED = frozenset(
     {
         "rpc.system",
         "rpc.service",
         "rpc.method",
-        "rpc.grpc.status_code",
+        _CODE,
         "neurofv.model",
         "neurofv.steps",
         "neurofv.attempt",
@@ -31,6 +34,16 @@ _ALLOWED = frozenset(
         "neurofv.reason",
     }
 )
+# By (request streams, response streams): the handler's attribute, and how to make one.
+_KINDS = {
+    (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler),
+    (False, True): ("unary_stream", grpc.unary_stream_rpc_method_handler),
+    (True, False): ("stream_unary", grpc.stream_unary_rpc_method_handler),
+    (True, True): ("stream_stream", grpc.stream_stream_rpc_method_handler),
+}
+_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+# The library tries for 10 s, at the server's end too, which would then be killed for being slow.
+_TRY_SECONDS = 3.0
 _log = structlog.get_logger()
 
 
@@ -69,18 +82,70 @@ def make_provider(endpoint: str) -> TracerProvider:
     """
     logger = logging.getLogger("opentelemetry")
     logger.handlers, logger.propagate = [_ToStructlog(logging.WARNING)], False
+    # A stream that its caller leaves is thrown away in another context than its own: known, and harmless.
+    logging.getLogger("opentelemetry.context").setLevel(logging.CRITICAL)
     standard = Resource.create()  # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win
     own = {"service.name": "neurofv", "service.version": __version__}
     if not str(standard.attributes.get("service.name", "unknown_service")).startswith("unknown_service"):
         del own["service.name"]
     provider = TracerProvider(resource=standard.merge(Resource(own)))
-    provider.add_span_processor(BatchSpanProcessor(DiscreetExporter(OTLPSpanExporter(endpoint))))
+    provider.add_span_processor(
+        BatchSpanProcessor(DiscreetExporter(OTLPSpanExporter(endpoint, timeout=_TRY_SECONDS)))
+    )
     return provider
 
 
-def call_interceptor(provider: TracerProvider) -> grpc.aio.ServerInterceptor:
-    """Return the interceptor that makes a span of each call but health checks."""
-    return aio_server_interceptor(tracer_provider=provider, filter_=filters.negate(filters.health_check()))
+def call_interceptors(provider: TracerProvider) -> list[grpc.aio.ServerInterceptor]:
+    """Return the interceptors that make a span of each call but health checks, outermost first."""
+    wanted = filters.negate(filters.health_check())
+    return [aio_server_interceptor(tracer_provider=provider, filter_=wanted), _CodeInterceptor()]
+
+
+class _CodeInterceptor(grpc.aio.ServerInterceptor):
+    """Notes the code of calls that end well or are left.
+
+    The instrumentation notes OK at first and the code of a refusal. But a stream whose caller leaves is
+    merely thrown away, so each call counts as cancelled until it ends.
+    """
+
+    async def intercept_service(
+        self,
+        continuation: "Callable[[grpc.HandlerCallDetails], Awaitable[_Handler | None]]",
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "_Handler | None":
+        """Wrap the method that handles the call."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        attribute, make = _KINDS[handler.request_streaming, handler.response_streaming]
+        wrapped: _Handler = make(
+            _with_code(getattr(handler, attribute)),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+        return wrapped
+
+
+def _with_code(behavior: Callable[..., Any]) -> Callable[..., Any]:
+    if inspect.isasyncgenfunction(behavior):
+
+        async def stream(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+            span = trace.get_current_span()
+            span.set_attribute(_CODE, grpc.StatusCode.CANCELLED.value[0])
+            async for response in behavior(request, context):
+                yield response
+            span.set_attribute(_CODE, grpc.StatusCode.OK.value[0])
+
+        return stream
+
+    async def single(request: Any, context: grpc.aio.ServicerContext) -> Any:
+        span = trace.get_current_span()
+        span.set_attribute(_CODE, grpc.StatusCode.CANCELLED.value[0])
+        response = await behavior(request, context)
+        span.set_attribute(_CODE, grpc.StatusCode.OK.value[0])
+        return response
+
+    return single
 
 
 class RecordedJobSpan(JobSpan):

@@ -53,7 +53,8 @@ def interceptors(settings: Settings) -> list[grpc.aio.ServerInterceptor]:
     otlp = importlib.import_module("service.observability.otlp")
     provider = otlp.make_provider(settings.otlp_endpoint)
     _tracer = provider.get_tracer("neurofv")
-    return [otlp.call_interceptor(provider)]
+    found: list[grpc.aio.ServerInterceptor] = otlp.call_interceptors(provider)
+    return found
 
 
 def job_span(model: str, steps: int) -> JobSpan:
