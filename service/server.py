@@ -18,6 +18,7 @@ from neurofv.v1 import (
 )
 from service import __version__
 from service.jobs.dispatcher import Dispatcher
+from service.observability import tracing
 from service.observability.http import OperatorServer
 from service.observability.metrics import Metrics
 from service.rpc.interceptor import CallInterceptor
@@ -59,7 +60,9 @@ class Server:
         self._dispatcher = Dispatcher(WorkerProcess(settings), settings.queue_length, metrics, self._announce)
         metrics.watch(settings, lambda: self._dispatcher.ready)
         options = (*_OPTIONS, ("grpc.max_receive_message_length", settings.max_request_bytes))
-        self._grpc = grpc.aio.server(interceptors=[CallInterceptor(metrics)], options=options)
+        self._grpc = grpc.aio.server(
+            interceptors=[*tracing.interceptors(settings), CallInterceptor(metrics)], options=options
+        )
         self._operator = OperatorServer(
             settings.http_host, settings.http_port, metrics.registry, lambda: self._dispatcher.ready
         )
