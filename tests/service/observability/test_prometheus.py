@@ -22,7 +22,7 @@ from tests.service.requests import CUBE, SMALL, request
 
 HOW_TO = Path(__file__).parents[3] / "docs" / "how-to" / "watch-the-service.md"
 # What a machine without a GPU, and jobs that all succeed, have nothing to say to.
-SILENT = {"GPU memory", "GPU use", "Failures by reason", "Alerts", "Starts"}
+SILENT = {"GPU memory", "GPU use", "Failures by reason", "Firing alerts", "Starts"}
 _SUFFIXES = {
     "counter": ("_total", "_created"),
     "histogram": ("_bucket", "_sum", "_count"),
