@@ -23,6 +23,7 @@ from service import __version__
 from service.errors import StorageBusy, StorageFull
 from service.jobs.desk import Desk
 from service.jobs.journal import Journal
+from service.observability import tracing
 from service.observability.http import OperatorServer
 from service.observability.metrics import Metrics
 from service.rpc.interceptor import CallInterceptor
@@ -71,14 +72,17 @@ class Server:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._repository = Repository(settings.repository)
         self._health = health.aio.HealthServicer()
-        self._store = Store(settings.database, folder, self._record_end)
+        self._store = Store(settings.database, folder, metrics, self._record_end)
         self._audit = AuditLog(folder / "audit.jsonl")
         self._journal = Journal(self._store, metrics)
         self._desk = Desk(self._repository, settings, self._store, self._journal, self._audit, metrics)
         self._desk.open(WorkerProcess(settings, self._journal, metrics), self._announce)
         self._dispatcher = self._desk.dispatcher
+        metrics.watch(settings, lambda: self._dispatcher.ready, folder)
         options = (*_OPTIONS, ("grpc.max_receive_message_length", settings.max_request_bytes))
-        self._grpc = grpc.aio.server(interceptors=[CallInterceptor(metrics)], options=options)
+        self._grpc = grpc.aio.server(
+            interceptors=[*tracing.interceptors(settings), CallInterceptor(metrics)], options=options
+        )
         self._operator = OperatorServer(
             settings.http_host, settings.http_port, metrics.registry, lambda: self._dispatcher.ready
         )

@@ -1,10 +1,11 @@
 """Settings of the server: environment variables `NEUROFV_*`, then a TOML file, then defaults."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -13,6 +14,12 @@ from pydantic_settings import (
 )
 
 from models import ZOO
+
+_TRACING = (
+    "opentelemetry.sdk",
+    "opentelemetry.exporter.otlp.proto.grpc",
+    "opentelemetry.instrumentation.grpc",
+)
 
 
 class Settings(BaseSettings):
@@ -80,8 +87,21 @@ class Settings(BaseSettings):
         10.0, ge=0, description="Seconds between checkpoints; 0 for one at every step."
     )
     grace_seconds: float = Field(5.0, ge=0, description="Time that running calls get at shutdown.")
+    otlp_endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://[^/\s]+$",
+        description="Collector to which OpenTelemetry traces go by OTLP over gRPC, such as "
+        "http://localhost:4317; needs the extra `tracing`.",
+    )
     log_format: Literal["json", "console"] = Field("json", description="Form of the log lines.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _check_tracing(cls, endpoint: str | None) -> str | None:
+        if endpoint is not None and not all(map(_installed, _TRACING)):
+            raise ValueError("traces need the extra: pip install 'neurofv-service[tracing]'")
+        return endpoint
 
     @classmethod
     def settings_customise_sources(
@@ -99,3 +119,10 @@ class Settings(BaseSettings):
         if not Path(file).is_file():
             raise FileNotFoundError(f"NEUROFV_CONFIG names {file!r}, which is no file")
         return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, file))
+
+
+def _installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False

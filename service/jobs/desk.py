@@ -24,6 +24,7 @@ from service.jobs.job import Job, Outcome
 from service.jobs.journal import Journal
 from service.jobs.plan import Plan
 from service.observability.metrics import Metrics
+from service.observability.tracing import job_span
 from service.security.audit import AuditLog
 from service.security.identity import SERVER, Principal, Role, caller
 from service.settings import Settings
@@ -181,6 +182,7 @@ class Desk:
         record, new = await self._journal.write(act)
         if new:
             job = self._live[record.id] = Job(record)
+            job.span = job_span(record.model, plan.spec.steps)
             self._metrics.jobs_submitted.labels(record.model).inc()
             self.dispatcher.enqueue(job)
         return record
@@ -303,6 +305,7 @@ class Desk:
         done = self._journal.add(job, change)
         done.add_done_callback(lambda _: self._live.pop(job.id, None))
         self._metrics.jobs_finished.labels(job.model, state, reason).inc()
+        job.span.end(state, reason)
         self._metrics.job_attempts.observe(job.crashes + 1)
         _log.info("job_finished", job=job.name, model=job.model, state=state, reason=reason)
         return done

@@ -277,6 +277,7 @@ class Dispatcher:
             _log.info("jobs_share_a_batch", jobs=[job.name for job in rest])
         for job in rest:
             self._metrics.queue_wait.observe(max(0.0, time.time() - job.created))
+            job.span.running()
             self._journal.add(job, job.move(vis.JOB_STATE_RUNNING))
         return rest
 

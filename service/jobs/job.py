@@ -11,6 +11,7 @@ from google.rpc import status_pb2
 
 from neurofv.v1 import visualization_service_pb2 as vis
 from service.jobs.sharing import Share
+from service.observability.tracing import JobSpan
 from service.storage.records import ENDED, Change, Checkpoint, Record, Volume
 from service.volumes.nifti import VolumeFile
 
@@ -78,6 +79,7 @@ class Job:
         self.cancel_time = 0.0
         # What the next worker begins with.
         self.request = b""
+        self.span = JobSpan()
         self.checkpoint: Checkpoint | None = None
         self._sequence = record.last_sequence
         self._snapshots = deque(volume for volume in volumes if volume.snapshot and volume.kept)

@@ -92,7 +92,9 @@ class Journal:
             try:
                 await self.write(lambda: self._store.commit([change for _, change, _ in batch]))  # noqa: B023
             except (StorageFull, StorageBusy) as error:
-                self._metrics.storage_faults.labels(error.reason).inc()
+                self._metrics.storage_faults.labels(
+                    "full" if isinstance(error, StorageFull) else "busy"
+                ).inc()
                 _log.warning("storage_fault", reason=error.reason, changes=len(batch), next_try_seconds=pause)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
