@@ -243,6 +243,9 @@ class Dispatcher:
             else:
                 self._on_end(job, outcome)
 
+        if self.draining:
+            for job in list(rest):
+                end(job, Outcome(vis.JOB_STATE_QUEUED))
         try:
             if rest:
                 async for job, outcome in self._executor.run(list(rest)):
