@@ -1,16 +1,22 @@
 """`python -m service`: run the server until SIGTERM or Ctrl-C."""
 
+import argparse
 import asyncio
 import os
 import signal
 import sys
 import tomllib
+from typing import Any
 
 from pydantic import ValidationError
 
 from models import ModelError
+from service import token_command
 from service.errors import WorkerLost
 from service.observability.logs import configure_logs
+from service.security.audit import AuditBroken
+from service.security.credentials import CredentialsRefused
+from service.security.transport import DoorsRefused
 from service.server import Server
 from service.settings import Settings
 
@@ -34,9 +40,30 @@ async def _serve(settings: Settings) -> None:
 
 
 def main() -> None:
-    """Read the settings and serve."""
+    """Read the command line and the settings, and serve."""
+    parser = argparse.ArgumentParser(prog="neurofv-server", description="Serve, until SIGTERM or Ctrl-C.")
+    parser.add_argument("--insecure", action="store_true", help="accept plaintext beyond loopback")
+    token_command.add_parser(parser.add_subparsers(dest="command"))
+    arguments = parser.parse_args()
+    if arguments.command == "token":
+        token_command.run(arguments)
+        return
+    settings = _read_settings({"insecure": True} if arguments.insecure else {})
+    configure_logs(settings.log_format, settings.log_level)
     try:
-        settings = Settings()
+        asyncio.run(_serve(settings))
+    except ModelError as error:
+        sys.exit(f"neurofv-server: NEUROFV_REPOSITORY={settings.repository}: {error}")
+    except AuditBroken as error:
+        sys.exit(f"neurofv-server: NEUROFV_AUDIT_LOG={settings.audit_log}: {error}")
+    except (WorkerLost, OSError, DoorsRefused, CredentialsRefused) as error:
+        sys.exit(f"neurofv-server: {error}")
+
+
+def _read_settings(chosen: dict[str, Any]) -> Settings:
+    """Read the settings, or end with what is wrong with them."""
+    try:
+        return Settings(**chosen)
     except ValidationError as error:
         faults = [
             f"{'.'.join(map(str, fault['loc']))} is {fault['input']!r}: {fault['msg']}"
@@ -45,13 +72,6 @@ def main() -> None:
         sys.exit(f"neurofv-server: the settings {_sources()} cannot be used: {'; '.join(faults)}")
     except (OSError, tomllib.TOMLDecodeError) as error:
         sys.exit(f"neurofv-server: the settings {_sources()} cannot be read: {error}")
-    configure_logs(settings.log_format, settings.log_level)
-    try:
-        asyncio.run(_serve(settings))
-    except ModelError as error:
-        sys.exit(f"neurofv-server: NEUROFV_REPOSITORY={settings.repository}: {error}")
-    except (WorkerLost, OSError) as error:
-        sys.exit(f"neurofv-server: {error}")
 
 
 def _sources() -> str:

@@ -11,6 +11,8 @@ from grpc_reflection.v1alpha import reflection
 
 from models import Repository
 from neurofv.v1 import (
+    audit_service_pb2,
+    audit_service_pb2_grpc,
     model_service_pb2,
     model_service_pb2_grpc,
     visualization_service_pb2,
@@ -20,9 +22,11 @@ from service import __version__
 from service.jobs.dispatcher import Dispatcher
 from service.observability.http import OperatorServer
 from service.observability.metrics import Metrics
+from service.rpc.audit import AuditService
 from service.rpc.interceptor import CallInterceptor
 from service.rpc.models import ModelService
 from service.rpc.visualization import VisualizationService
+from service.security.doors import Doors
 from service.settings import Settings
 from service.worker.process import WorkerProcess
 
@@ -35,6 +39,7 @@ _OPTIONS = (
     ("grpc.so_reuseport", 0),
 )
 _SERVICES = (
+    audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name,
     model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
     visualization_service_pb2.DESCRIPTOR.services_by_name["VisualizationService"].full_name,
 )
@@ -52,23 +57,32 @@ class Server:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._doors = Doors(settings)
         versions = {"version": __version__, "torch": version("torch"), "python": platform.python_version()}
         metrics = Metrics(versions)
         self._repository = Repository(settings.repository)
         self._health = health.aio.HealthServicer()
         self._dispatcher = Dispatcher(WorkerProcess(settings), settings.queue_length, metrics, self._announce)
-        options = (*_OPTIONS, ("grpc.max_receive_message_length", settings.max_request_bytes))
-        self._grpc = grpc.aio.server(interceptors=[CallInterceptor(metrics)], options=options)
-        self._operator = OperatorServer(
-            settings.http_host, settings.http_port, metrics.registry, lambda: self._dispatcher.ready
+        self._grpc = grpc.aio.server(
+            interceptors=[CallInterceptor(metrics, self._doors.guard, self._doors.refusals)],
+            options=(*_OPTIONS, *self._doors.options),
+            maximum_concurrent_rpcs=settings.max_calls,
         )
+        self._operator = OperatorServer(
+            (settings.http_host, settings.http_port),
+            metrics.registry,
+            lambda: self._dispatcher.ready,
+            self._doors.http,
+        )
+        audit_service_pb2_grpc.add_AuditServiceServicer_to_server(AuditService(self._doors.audit), self._grpc)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(self._repository), self._grpc)
         visualization = VisualizationService(self._repository, self._dispatcher, settings, metrics)
         visualization_service_pb2_grpc.add_VisualizationServiceServicer_to_server(visualization, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        reflection.enable_server_reflection(
-            (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc
-        )
+        if settings.reflection != "off":
+            reflection.enable_server_reflection(
+                (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc
+            )
 
     async def start(self) -> int:
         """Start everything; return the port of gRPC once requests are taken.
@@ -81,7 +95,7 @@ class Server:
             The worker does not start.
         """
         try:
-            port = self._grpc.add_insecure_port(f"{self._settings.host}:{self._settings.port}")
+            port = self._doors.listen(self._grpc)
         except RuntimeError:
             where = f"{self._settings.host}:{self._settings.port}"
             raise OSError(f"gRPC cannot listen on {where}; set NEUROFV_HOST and NEUROFV_PORT") from None
@@ -118,3 +132,4 @@ class Server:
         # Whoever still reads a finished volume gets the grace too.
         await self._grpc.stop(self._settings.grace_seconds)
         self._operator.close()
+        await self._doors.close()

@@ -169,8 +169,8 @@ class AuditLog:
         if not self._head_path.exists():
             if self._path.stat().st_size:
                 raise AuditBroken(
-                    f"{self._head_path.name} is missing, so the log's end may be cut off; put it back, or move "
-                    "the log away to begin a new one"
+                    f"{self._head_path.name} is missing, so the log's end may be cut off; put it back, or "
+                    "move the log away to begin a new one"
                 )
             # Under its name only when it is whole.
             made = self._head_path.with_name(self._head_path.name + ".new")
@@ -191,8 +191,8 @@ class AuditLog:
         sequence, digest = noted
         if chain.wanted_hash != digest:
             raise AuditBroken(
-                f"the log ends or differs at line {min(sequence, chain.sequence + 1)}, but its head says that "
-                f"there were {sequence} records; put the lines back from a copy"
+                f"the log ends or differs at line {min(sequence, chain.sequence + 1)}, but its head says "
+                f"that there were {sequence} records; put the lines back from a copy"
             )
         return os.open(self._head_path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
 

@@ -5,7 +5,6 @@ import hmac
 import os
 import stat
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,10 +48,10 @@ def hash_token(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def find_token(tokens: Mapping[str, Token] | list[Token], token: str) -> Token | None:
+def find_token(tokens: list[Token], token: str) -> Token | None:
     """Look a token up with the same work whether it is there or not."""
     digest, found = hash_token(token), None
-    for known in tokens.values() if isinstance(tokens, Mapping) else tokens:
+    for known in tokens:
         if hmac.compare_digest(known.sha256, digest):
             found = known
     return found
