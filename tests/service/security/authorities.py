@@ -17,7 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 
 NOW = datetime.now(UTC)
-TOKENS = {role: f"nfv_{role}-0123456789abcdefghijklmnopqrstuvwxyz" for role in ("viewer", "submitter", "admin")}
+TOKENS = {
+    role: f"nfv_{role}-0123456789abcdefghijklmnopqrstuvwxyz" for role in ("viewer", "submitter", "admin")
+}
 
 
 def _pem(key: object) -> bytes:
@@ -121,8 +123,10 @@ def write_jwks(file: Path) -> Path:
 
 
 def public_pem(name: str) -> bytes:
-    return KEYS[name].public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    return (
+        KEYS[name]
+        .public_key()
+        .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     )
 
 
