@@ -138,10 +138,8 @@ def test_failures_are_counted_and_recorded(guarded: RunningServer) -> None:
     request = bearer(TOKENS["admin"])
 
     def count(reason: str) -> float:
-            asked = urllib.request.Request(
-            f"http://127.0.0.1:{guarded.http_port}/metrics",
-            headers={"Authorization": f"Bearer {TOKENS['viewer']}"},
-        )
+        headers = {"Authorization": f"Bearer {TOKENS['viewer']}"}
+        asked = urllib.request.Request(f"http://127.0.0.1:{guarded.http_port}/metrics", headers=headers)
         text = urllib.request.urlopen(asked, timeout=10).read().decode()
         found = [each for each in text.splitlines() if each.startswith(line % reason)]
         return float(found[0].split()[-1]) if found else 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -97,10 +98,8 @@ def test_reflection_can_be_off_or_free(tmp_path: Path) -> None:
             call = stub(running.channel).ServerReflectionInfo(
                 iter(asked), metadata=bearer(TOKENS["admin"]) if setting == "off" else (), timeout=20
             )
-            try:
+            with suppress(grpc.RpcError):
                 assert len(list(call)) == 1
-            except grpc.RpcError as error:
-                assert error.code() is grpc.StatusCode.UNIMPLEMENTED
             assert call.code() is expected
         finally:
             running.process.kill()
