@@ -18,7 +18,7 @@ import structlog
 # Facts of the server, and names that it has given itself. No key may hold what a caller writes freely.
 KEYS = frozenset(
     {
-        *("event", "level", "timestamp", "exception", "logger", "dropped", "text_bytes"),
+        *("event", "level", "timestamp", "trace", "logger", "dropped", "text_bytes"),
         *("host", "port", "http_port", "device", "grace_seconds", "next_try_seconds", "seconds"),
         *(
             "model",
@@ -69,6 +69,8 @@ def configure_logs(form: str, level: str) -> None:
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(handlers=[_Library()], level=logging.WARNING, force=True)
+    # A handler that fails would print what it was given.
+    logging.raiseExceptions = False
     logging.captureWarnings(True)
     sys.excepthook = _escaped
     threading.excepthook = lambda failed: _escaped(failed.exc_type, failed.exc_value, failed.exc_traceback)
@@ -82,7 +84,7 @@ def keep_places(_: Any, __: str, entry: MutableMapping[str, Any]) -> MutableMapp
     elif isinstance(given, tuple):
         given = given[1]
     if isinstance(given, BaseException):
-        entry["exception"] = places(given)
+        entry["trace"] = places(given)
     return entry
 
 
