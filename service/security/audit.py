@@ -9,8 +9,8 @@ Which of the two can be ahead? A record is on the disk before the head is
 written, so a crash leaves the log ahead, never the head: a head that the log
 does not hold means that lines were cut off.
 
-The file is not rotated: a chain has one beginning. A thousand records take
-some 400 kB, and are read again in a hundredth of a second at the next start.
+The file is not rotated: a chain has one beginning. A hundred thousand records
+take some 40 MB, and are checked in about 4 s at the next start.
 """
 
 import errno
