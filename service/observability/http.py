@@ -11,6 +11,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
+_MOST_CONNECTIONS = 64
+
 
 @dataclass(frozen=True)
 class HttpDoor:
@@ -32,6 +34,10 @@ class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     door = HttpDoor()
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._places = threading.BoundedSemaphore(_MOST_CONNECTIONS)
+        super().__init__(*arguments, **options)
+
     def get_request(self) -> tuple[socket.socket, Any]:
         """Put TLS around a new connection; the handshake waits for the connection's own thread."""
         connection, address = super().get_request()
@@ -40,6 +46,20 @@ class _Server(ThreadingMixIn, WSGIServer):
                 connection, server_side=True, do_handshake_on_connect=False
             )
         return connection, address
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Give a connection its thread, or close it if there are too many."""
+        if not self._places.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer, and make room for the next."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing: a scanner's handshake that fails is no event, and may hold anything."""

@@ -6,14 +6,17 @@ import gzip
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
 import nibabel
 import numpy as np
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from models import ZOO, read_bundle
 from neurofv.v1 import model_service_pb2 as pb
@@ -150,8 +153,6 @@ def _frame(kind: int, flags: int, block: bytes) -> bytes:
 
 
 def test_more_calls_than_the_limit_are_refused_and_the_others_served(small: RunningServer) -> None:
-    from grpc_health.v1 import health_pb2, health_pb2_grpc
-
     channels = [small.connect() for _ in range(4)]
     calls = []
     try:
@@ -189,6 +190,28 @@ def test_more_calls_than_the_limit_are_refused_and_the_others_served(small: Runn
             break
         end.wait(0.1)
     assert _serves(small)
+
+
+def test_idle_connections_to_the_operators_port_cost_few_threads(small: RunningServer) -> None:
+    def threads() -> int:
+        return len(list(Path(f"/proc/{small.process.pid}/task").iterdir()))
+
+    before = threads()
+    idle = [socket.create_connection(("127.0.0.1", small.http_port), timeout=10) for _ in range(300)]
+    try:
+        # Those beyond the limit are closed; the server has seen them all when the last one is.
+        idle[-1].recv(1)
+        assert threads() - before <= 70
+    finally:
+        for each in idle:
+            each.close()
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        with suppress(OSError):
+            if small.get("/livez")[0] == 200:
+                break
+        time.sleep(0.1)
+    assert small.get("/readyz")[0] == 200
 
 
 def _header(**fields: object) -> bytes:
