@@ -32,6 +32,7 @@ class HttpDoor:
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
+    request_queue_size = 128
     door = HttpDoor()
 
     def __init__(self, *arguments: Any, **options: Any) -> None:

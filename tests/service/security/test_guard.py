@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -17,6 +18,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from models import ZOO
 from neurofv.audit import read_lines, verify
 from neurofv.v1 import audit_service_pb2, job_service_pb2, model_service_pb2, visualization_service_pb2
+from service.errors import JobNotFound
 from service.observability.metrics import Metrics
 from service.rpc.interceptor import CallInterceptor
 from service.security.audit import AuditLog
@@ -154,6 +156,7 @@ class _Handlers(grpc.GenericRpcHandler):
         return {
             "/a.B/Unary": grpc.unary_unary_rpc_method_handler(self._unary),
             "/a.B/Stream": grpc.unary_stream_rpc_method_handler(self._stream),
+            "/a.B/Job": grpc.unary_unary_rpc_method_handler(self._job),
             "/a.B/Both": grpc.stream_stream_rpc_method_handler(self._both),
         }.get(details.method)
 
@@ -171,13 +174,16 @@ class _Handlers(grpc.GenericRpcHandler):
         async for _ in requests:  # type: ignore[attr-defined]
             yield f"{caller().name} {(await asyncio.create_task(self._deep()))}".encode()
 
+    async def _job(self, request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        raise JobNotFound(request.decode())
+
     async def _deep(self) -> str:
         await asyncio.sleep(0.01)
         return caller().name
 
 
-async def _serve(settings: Settings) -> tuple[grpc.aio.Server, grpc.aio.Channel]:
-    interceptor = CallInterceptor(Metrics({}), Guard(settings), Refusals(None))
+async def _serve(settings: Settings, log: AuditLog | None = None) -> tuple[grpc.aio.Server, grpc.aio.Channel]:
+    interceptor = CallInterceptor(Metrics({}), Guard(settings), Refusals(log))
     server = grpc.aio.server(interceptors=[interceptor], handlers=[_Handlers()])
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -202,6 +208,22 @@ async def test_handlers_of_every_kind_know_who_calls(tmp_path: Path) -> None:
     async with channel:
         await asyncio.gather(*(ask(name) for name in people for _ in range(10)))
     await server.stop(0)
+
+
+async def test_asking_for_anothers_job_is_recorded(tmp_path: Path) -> None:
+    log = AuditLog(tmp_path / "log")
+    people = {"eve": ("token", "admin", None)}
+    server, channel = await _serve(Settings(tokens=write_tokens(tmp_path / "tokens.toml", **people)), log)
+    async with channel:
+        for name in (b"jobs/0f3a", b"../../CANARY", b"jobs/" + b"a" * 5000):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await channel.unary_unary("/a.B/Job")(name, metadata=bearer("token"))
+            assert failure(caught.value)[:2] == (grpc.StatusCode.NOT_FOUND, "JOB_NOT_FOUND")
+    await server.stop(0)
+    records = [json.loads(line) for line in log.lines()]
+    assert [(each["principal"], each["outcome"]) for each in records] == [("eve", "JOB_NOT_FOUND")] * 3
+    assert [each["resource"] for each in records] == ["jobs/0f3a", "", ""]
+    assert {each["facts"]["method"] for each in records} == {"a.B/Job"}
 
 
 async def test_where_nothing_is_set_up_everybody_is_local() -> None:
