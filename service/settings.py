@@ -20,6 +20,7 @@ _TRACING = (
     "opentelemetry.exporter.otlp.proto.grpc",
     "opentelemetry.instrumentation.grpc",
 )
+RoleName = Literal["viewer", "submitter", "admin"]
 
 
 class Settings(BaseSettings):
@@ -85,6 +86,39 @@ class Settings(BaseSettings):
     )
     checkpoint_seconds: float = Field(
         10.0, ge=0, description="Seconds between checkpoints; 0 for one at every step."
+    )
+    max_streams: int = Field(500, ge=1, description="Most calls at once on one connection.")
+    max_calls: int = Field(2000, ge=1, description="Most calls at once; more are RESOURCE_EXHAUSTED.")
+    insecure: bool = Field(
+        False,
+        description="Whether plaintext, or callers without any credential, are accepted beyond loopback.",
+    )
+    tls_certificate: Path | None = Field(
+        None, description="PEM file: the server's certificate and its chain."
+    )
+    tls_key: Path | None = Field(None, description="PEM file: the private key of the certificate.")
+    tls_client_ca: Path | None = Field(
+        None, description="PEM file: authorities. Clients must then have a certificate of theirs."
+    )
+    certificate_roles: dict[str, RoleName] = Field(
+        {}, description="Roles of clients by the name in their certificate, as a JSON object."
+    )
+    certificate_default_role: RoleName | None = Field(
+        None, description="Role of clients whose certificate's name has none; absent refuses them."
+    )
+    tokens: Path | None = Field(
+        None, description="TOML file of bearer tokens, as `neurofv-server token add` writes it."
+    )
+    jwt_keys: Path | None = Field(None, description="Public keys of JWTs: a PEM file, or a JWKS file.")
+    jwt_issuer: str | None = Field(None, description="What `iss` of a JWT must be.")
+    jwt_audience: str | None = Field(None, description="What `aud` of a JWT must be or hold.")
+    jwt_role_claim: str = Field("role", description="The claim of a JWT that names the role.")
+    reflection: Literal["auto", "on", "off"] = Field(
+        "auto", description="Reflection: auto asks for a credential wherever other calls do; on never does."
+    )
+    metrics_auth: bool = Field(False, description="Whether /metrics asks for a bearer token.")
+    audit_log: Path | None = Field(
+        None, description="File of the audit log; absent: `audit.jsonl` in the folder data."
     )
     grace_seconds: float = Field(5.0, ge=0, description="Time that running calls get at shutdown.")
     otlp_endpoint: str | None = Field(

@@ -210,8 +210,6 @@ class Desk:
             owner = await asyncio.to_thread(self.store.removed, number)
             if owner is not None and _sees(principal, owner):
                 raise ArtifactExpired(f"{name} was removed when its time was over; run it again")
-        else:
-            await self.act("job.refused", name, outcome="NOT_FOUND")
         raise JobNotFound(name)
 
     def live(self, record: Record) -> Job | None:
