@@ -9,13 +9,18 @@ from typing import Self, Unpack
 
 import grpc
 
-from neurofv.connection import OPTIONS, as_request, server_address
+from neurofv.connection import as_request, open_channel, server_address
 from neurofv.errors import translated, unreachable
 from neurofv.events import Collector, Event, Order
 from neurofv.requests import Choices
 from neurofv.results import Visualization
+from neurofv.v1 import (
+    audit_service_pb2,
+    audit_service_pb2_grpc,
+    model_service_pb2_grpc,
+    visualization_service_pb2_grpc,
+)
 from neurofv.v1 import model_service_pb2 as pb
-from neurofv.v1 import model_service_pb2_grpc, visualization_service_pb2_grpc
 from neurofv.v1 import visualization_service_pb2 as vis
 
 
@@ -28,8 +33,20 @@ class AsyncClient:
         The server's address; by default the environment variable NEUROFV_SERVER, else localhost:50051.
     deadline_seconds : float, optional
         Longest time that a call may take; then it fails and the server stops its work.
+    token : str, optional
+        Bearer token that shows who calls; by default the environment variable NEUROFV_TOKEN.
     credentials : grpc.ChannelCredentials, optional
-        For a server behind TLS.
+        For a server behind TLS; by default from NEUROFV_CA, NEUROFV_CERTIFICATE and NEUROFV_KEY, as
+        `neurofv.connection.tls_credentials` reads them.
+    allow_plaintext_token : bool
+        Whether the token may travel in plaintext beyond loopback, as where a mesh encrypts.
+
+    Raises
+    ------
+    InvalidRequest
+        The token would travel in plaintext, or cannot be sent.
+    OSError
+        A file that the environment names cannot be read.
     """
 
     def __init__(
@@ -37,15 +54,15 @@ class AsyncClient:
         target: str | None = None,
         *,
         deadline_seconds: float | None = None,
+        token: str | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        allow_plaintext_token: bool = False,
     ) -> None:
         self.target = server_address(target)
         self._deadline = deadline_seconds
-        if credentials is None:
-            self._channel = grpc.aio.insecure_channel(self.target, options=OPTIONS)
-        else:
-            self._channel = grpc.aio.secure_channel(self.target, credentials, options=OPTIONS)
+        self._channel = open_channel(grpc.aio, self.target, token, credentials, allow_plaintext_token)
         self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
+        self._audit = audit_service_pb2_grpc.AuditServiceStub(self._channel)
         self._visualization = visualization_service_pb2_grpc.VisualizationServiceStub(self._channel)
 
     async def __aenter__(self) -> Self:
@@ -109,6 +126,33 @@ class AsyncClient:
         with translated(self.target):
             answer = await self._models.GetModel(request, timeout=self._deadline)
         return answer.model
+
+    async def audit(self, after_sequence: int = 0) -> AsyncGenerator[str]:
+        """Read the server's audit log; for admins.
+
+        Parameters
+        ----------
+        after_sequence : int
+            The last record that is known; 0 reads all of it.
+
+        Yields
+        ------
+        str
+            A record, as `neurofv.audit.verify` takes it.
+
+        Raises
+        ------
+        NeurofvError
+            The caller is no admin, or the call failed.
+        """
+        request = audit_service_pb2.ReadAuditRequest(after_sequence=after_sequence)
+        call = self._audit.ReadAudit(request, timeout=self._deadline)
+        try:
+            with translated(self.target):
+                async for response in call:
+                    yield response.line
+        finally:
+            call.cancel()
 
     async def stream(self, request: vis.VisualizeRequest) -> AsyncGenerator[vis.VisualizeResponse]:
         """Visualize, and yield what the server sends, as it comes.

@@ -2,7 +2,8 @@
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
@@ -21,6 +22,8 @@ from neurofv.cli.reading import (
     read_setting,
     read_settings,
 )
+from neurofv.client import Client
+from neurofv.connection import tls_credentials
 from neurofv.errors import InvalidRequest
 from neurofv.events import Event
 from neurofv.files import check_writable
@@ -252,3 +255,34 @@ class Connection:
     server: options.Server = options.SERVER
     wait: options.Wait = options.DEFAULT_WAIT
     deadline: options.Deadline = None
+    token_file: options.TokenFile = None
+    ca: options.Ca = None
+    certificate: options.Certificate = None
+    key: options.Key = None
+    allow_plaintext_token: options.PlaintextToken = False
+
+    @contextmanager
+    def opened(self) -> Iterator[Client]:
+        """Connect, and wait until the server can be reached.
+
+        Raises
+        ------
+        InvalidRequest
+            The options do not go together.
+        OSError
+            A file cannot be read.
+        NeurofvError
+            The server cannot be reached.
+        """
+        token = self.token_file.read_text(encoding="utf-8").strip() if self.token_file else None
+        if self.token_file and not token:
+            raise InvalidRequest("token_file", str(self.token_file), "name a file that holds the token")
+        with Client(
+            self.server,
+            deadline_seconds=self.deadline,
+            token=token,
+            credentials=tls_credentials(self.ca, self.certificate, self.key),
+            allow_plaintext_token=self.allow_plaintext_token,
+        ) as client:
+            client.wait_until_ready(self.wait)
+            yield client

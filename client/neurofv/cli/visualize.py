@@ -9,7 +9,6 @@ from neurofv.cli.console import Display, out, reporting
 from neurofv.cli.groups import Comparison, Connection, Files, Method, Unit, grouped
 from neurofv.cli.options import ModelName
 from neurofv.cli.output import save, tell
-from neurofv.client import Client
 from neurofv.events import Event
 from neurofv.requests import build_request, split_model, volume_count
 from neurofv.v1 import visualization_service_pb2 as vis
@@ -24,8 +23,7 @@ def visualize(
     with reporting():
         request = _request(model, unit, method, comparison, files)
         files.check(volume_count(request))
-        with Client(connection.server, deadline_seconds=connection.deadline) as client, Display() as display:
-            client.wait_until_ready(connection.wait)
+        with connection.opened() as client, Display() as display:
             follow = _both(display.follow(_label(request)), files.keep)
             result = client.visualize(request, on_event=follow, keep_snapshots=False)
         tell(result, save(result, files.output, files.picture))
@@ -38,8 +36,7 @@ def estimate(
     """Tell what `visualize` with the same options would cost; nothing is made."""
     with reporting():
         request = _request(model, unit, method, comparison, files)
-        with Client(connection.server, deadline_seconds=connection.deadline) as client:
-            client.wait_until_ready(connection.wait)
+        with connection.opened() as client:
             found = client.estimate(request)
     out.print(_costs(found))
 
