@@ -8,13 +8,17 @@ from typing import Self, Unpack
 import grpc
 
 from neurofv.connection import as_request, open_channel, server_address
+from neurofv.course import Course
 from neurofv.errors import translated, unreachable
-from neurofv.events import Collector, Event, Order
+from neurofv.events import Collector, Event
+from neurofv.jobs import Jobs
 from neurofv.requests import Choices
 from neurofv.results import Visualization
+from neurofv.retries import DEFAULT_RECONNECT_SECONDS
 from neurofv.v1 import (
     audit_service_pb2,
     audit_service_pb2_grpc,
+    job_service_pb2_grpc,
     model_service_pb2_grpc,
     visualization_service_pb2_grpc,
 )
@@ -22,7 +26,7 @@ from neurofv.v1 import model_service_pb2 as pb
 from neurofv.v1 import visualization_service_pb2 as vis
 
 
-class Client:
+class Client(Jobs):
     """A connection to a neurofv server; use it in a `with` statement.
 
     Parameters
@@ -31,6 +35,8 @@ class Client:
         The server's address; by default the environment variable NEUROFV_SERVER, else localhost:50051.
     deadline_seconds : float, optional
         Longest time that a call may take; then it fails and the server stops its work.
+    reconnect_seconds : float
+        For how long a stream that the server or the network has broken is taken up again; 0 for not at all.
     token : str, optional
         Bearer token that shows who calls; by default the environment variable NEUROFV_TOKEN.
     credentials : grpc.ChannelCredentials, optional
@@ -58,15 +64,17 @@ class Client:
         target: str | None = None,
         *,
         deadline_seconds: float | None = None,
+        reconnect_seconds: float = DEFAULT_RECONNECT_SECONDS,
         token: str | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         allow_plaintext_token: bool = False,
     ) -> None:
         self.target = server_address(target)
-        self._deadline = deadline_seconds
+        self._deadline, self._reconnect = deadline_seconds, reconnect_seconds
         self._channel = open_channel(grpc, self.target, token, credentials, allow_plaintext_token)
         self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
         self._audit = audit_service_pb2_grpc.AuditServiceStub(self._channel)
+        self._jobs = job_service_pb2_grpc.JobServiceStub(self._channel)
         self._visualization = visualization_service_pb2_grpc.VisualizationServiceStub(self._channel)
 
     def __enter__(self) -> Self:
@@ -182,15 +190,7 @@ class Client:
         StreamBroken
             Events are missing.
         """
-        order = Order()
-        call = self._visualization.Visualize(request, timeout=self._deadline)
-        try:
-            with translated(self.target):
-                for response in call:
-                    yield order.check(response)
-            order.finish()
-        finally:
-            call.cancel()
+        return self._follow(Course(request, self._patience()))
 
     def estimate(self, model: str | vis.VisualizeRequest, **choices: Unpack[Choices]) -> vis.EstimateResponse:
         """Tell what `visualize` would cost; nothing is queued.
