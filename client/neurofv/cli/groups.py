@@ -211,7 +211,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Files:
+class Saved:
     """What is written."""
 
     output: Annotated[
@@ -219,6 +219,7 @@ class Files:
         typer.Option(
             "-o",
             "--output",
+            "--out",
             metavar="PATH",
             help="FILE.nii.gz, or a directory for the server's names. Older files are replaced.",
         ),
@@ -226,14 +227,7 @@ class Files:
     snapshots: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Also keep volumes on the way, here.")
     ] = None
-    every: Annotated[int | None, typer.Option(min=1, help="Steps between snapshots.")] = None
     picture: options.Picture = True
-
-    def choices(self) -> dict[str, Any]:
-        """Return these as `neurofv.build_request` takes them: no snapshots without a directory."""
-        if self.every and not self.snapshots:
-            raise InvalidRequest("snapshots", None, "name the directory for what --every asks for")
-        return {"snapshot_every": self.every if self.snapshots else 0}
 
     def check(self, volumes: int) -> None:
         """Make sure that the files can be written, which else would be noticed after minutes of work."""
@@ -246,6 +240,19 @@ class Files:
         """Write an event's volume if it is a snapshot."""
         if self.snapshots and isinstance(event, Volume) and event.kind == "intermediate":
             event.save(self.snapshots / event.file_name)
+
+
+@dataclass(frozen=True)
+class Files(Saved):
+    """What is written."""
+
+    every: Annotated[int | None, typer.Option(min=1, help="Steps between snapshots.")] = None
+
+    def choices(self) -> dict[str, Any]:
+        """Return these as `neurofv.build_request` takes them: no snapshots without a directory."""
+        if self.every and not self.snapshots:
+            raise InvalidRequest("snapshots", None, "name the directory for what --every asks for")
+        return {"snapshot_every": self.every if self.snapshots else 0}
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ def names(message: Message) -> str:
 
 
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="NAME or NAME/VERSION, as `models` lists.")]
+JobName = Annotated[str, typer.Argument(metavar="JOB", help="jobs/ID, or the ID alone.")]
 Server = Annotated[
     str, typer.Option(envvar=SERVER_VARIABLE, metavar="HOST:PORT", help="Address of the server.")
 ]
