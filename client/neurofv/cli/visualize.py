@@ -53,9 +53,7 @@ def submit(
     method: Method,
     comparison: Comparison,
     connection: Connection,
-    every: Annotated[
-        int | None, typer.Option(min=1, help="Steps between snapshots; none by default.")
-    ] = None,
+    every: Annotated[int, typer.Option(min=0, help="Steps between snapshots; 0 for none.")] = 0,
     pin: Annotated[bool, typer.Option("--pin", help="Keep the job beyond its time.")] = False,
     request_id: Annotated[
         str | None, typer.Option(help="Given again within a day, it means the same job.")
