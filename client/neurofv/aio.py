@@ -165,7 +165,9 @@ class AsyncClient(AsyncJobs):
     def stream(self, request: vis.VisualizeRequest) -> AsyncGenerator[vis.VisualizeResponse]:
         """Visualize, and yield what the server sends, as it comes.
 
-        Closing the generator cancels the call: the server stops within one step.
+        Closing the generator cancels the job, unless the request says detach: the server stops within one
+        step. If the server goes away or the connection breaks, the stream is taken up again behind the last
+        whole event; a volume that had begun then begins once more.
 
         Parameters
         ----------
@@ -180,7 +182,7 @@ class AsyncClient(AsyncJobs):
         Raises
         ------
         NeurofvError
-            The request was refused, the run failed or the connection broke.
+            The request was refused, the run failed, the job was cancelled or the connection broke for good.
         StreamBroken
             Events are missing.
         """
@@ -232,8 +234,8 @@ class AsyncClient(AsyncJobs):
             The model's name, or a complete request.
         on_event : callable, optional
             A function or coroutine function, called with each `Accepted`, `StateChanged`, `Progress`,
-            complete `Volume` and `Completed`. An exception that it raises cancels the call and passes
-            through.
+            complete `Volume`, `VolumeSkipped` and `Completed`. An exception that it raises cancels the call
+            and passes through.
         keep_snapshots : bool
             Whether the result holds the snapshots; `on_event` gets them in any case.
         **choices

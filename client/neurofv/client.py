@@ -171,7 +171,9 @@ class Client(Jobs):
     def stream(self, request: vis.VisualizeRequest) -> Generator[vis.VisualizeResponse]:
         """Visualize, and yield what the server sends, as it comes.
 
-        Leaving the loop early cancels the call: the server stops within one step.
+        Leaving the loop early cancels the job, unless the request says detach: the server stops within one
+        step. If the server goes away or the connection breaks, the stream is taken up again behind the last
+        whole event; a volume that had begun then begins once more.
 
         Parameters
         ----------
@@ -186,7 +188,7 @@ class Client(Jobs):
         Raises
         ------
         NeurofvError
-            The request was refused, the run failed or the connection broke.
+            The request was refused, the run failed, the job was cancelled or the connection broke for good.
         StreamBroken
             Events are missing.
         """
@@ -235,8 +237,8 @@ class Client(Jobs):
         model : str or VisualizeRequest
             The model's name, or a complete request.
         on_event : callable, optional
-            Called with each `Accepted`, `StateChanged`, `Progress`, complete `Volume` and `Completed`. An
-            exception that it raises cancels the call and passes through.
+            Called with each `Accepted`, `StateChanged`, `Progress`, complete `Volume`, `VolumeSkipped` and
+            `Completed`. An exception that it raises cancels the call and passes through.
         keep_snapshots : bool
             Whether the result holds the snapshots; `on_event` gets them in any case.
         **choices

@@ -3,9 +3,12 @@
 Both clients do the calling and the waiting; nothing here does either.
 """
 
+import logging
 import uuid
 
-from neurofv.errors import NeurofvError, job_cancelled
+import grpc
+
+from neurofv.errors import NeurofvError, StreamBroken, job_cancelled
 from neurofv.events import Order
 from neurofv.retries import Patience
 from neurofv.v1 import job_service_pb2 as pb
@@ -14,6 +17,7 @@ from neurofv.v1 import visualization_service_pb2 as vis
 Call = vis.VisualizeRequest | pb.WatchJobRequest
 # Nobody waits longer for a job to be cancelled that is left.
 CANCEL_SECONDS = 5.0
+_log = logging.getLogger(__name__)
 _BREAKS = ("SERVER_UNREACHABLE", "SERVER_DRAINING")
 
 
@@ -48,14 +52,11 @@ class Course:
     @property
     def abandoned(self) -> bool:
         """Whether the job would run on unseen if nobody called CancelJob now."""
-        ours = self._request is not None and not self._request.detach
-        return ours and bool(self.job) and self._breaks > 0 and not self.over
+        return self._attached and bool(self.job) and self._breaks > 0 and not self.over
 
     def next_call(self) -> Call:
         """Return what to ask the server for."""
         if self._request is not None and not self.job:
-            return self._request
-        if self._request is not None and not self._breaks:
             return self._request
         return pb.WatchJobRequest(name=self.job, after_sequence=self._order.whole)
 
@@ -88,8 +89,7 @@ class Course:
         """
         self.over = True
         if self._state == vis.JOB_STATE_CANCELLED:
-            attached = self._request is not None and not self._request.detach
-            raise job_cancelled(self.job, lost=attached and self._breaks > 0)
+            raise job_cancelled(self.job, lost=self._attached and self._breaks > 0)
         self._order.finish()
 
     def broken(self, error: NeurofvError) -> float:
@@ -100,7 +100,7 @@ class Course:
         NeurofvError
             The stream cannot be taken up again.
         """
-        if self._order.completed:
+        if self._order.completed and not isinstance(error, StreamBroken):
             self.over = True
             return 0.0
         # What a job failed of is told at each call, and does not pass.
@@ -111,17 +111,28 @@ class Course:
         try:
             pause = self.patience.pause(error)
         except NeurofvError:
-            self._explain(error)
+            if self.job:
+                self._explain(error)
             raise
+        _log.info("%s; trying again in %.1f s", error, pause)
         self._breaks += 1
         self._order.restart()
         return pause
 
+    @property
+    def _attached(self) -> bool:
+        """Whether the job is to end when its caller leaves."""
+        return self._request is not None and not self._request.detach
+
     def _explain(self, error: NeurofvError) -> None:
         """Tell how to go on with a stream that is given up."""
-        if error.reason in _BREAKS and self.job:
+        if error.reason in _BREAKS:
             # What the server may still do is not undone, since nobody can tell.
             self.over = True
-            after = self._order.whole
-            error.metadata |= {"job": self.job, "after_sequence": str(after)}
-            error.message += f"; {self.job} can be watched from event {after} on"
+        elif error.code is grpc.StatusCode.DEADLINE_EXCEEDED and not self._attached:
+            error.message = "the call's deadline has passed; the job goes on"
+        else:
+            return
+        after = self._order.whole
+        error.metadata |= {"job": self.job, "after_sequence": str(after)}
+        error.message += f"; {self.job} can be watched from event {after} on"

@@ -101,7 +101,7 @@ class Patience:
         # Many clients lose a server at once; they must not all come back at once.
         pause = self._pause * random.uniform(0.5, 1.0)
         if error.retry_after_seconds is not None:
-            pause = error.retry_after_seconds * random.uniform(1.0, 1.2)
+            pause = max(0.0, error.retry_after_seconds) * random.uniform(1.0, 1.2)
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
         end = self._since + self._seconds
         if self._deadline is not None:

@@ -62,6 +62,16 @@ def test_wherever_a_stream_breaks_the_rest_follows(place: int) -> None:
     assert not taken.abandoned
 
 
+def test_nothing_may_follow_the_result() -> None:
+    taken = course()
+    for event in STREAM:
+        taken.take(event)
+    with pytest.raises(StreamBroken, match="after the completed"):
+        taken.take(numbered([STREAM[2]], after=STREAM[-1].sequence)[0])
+    with pytest.raises(StreamBroken):
+        taken.broken(StreamBroken("one event too many"))
+
+
 def test_a_snapshot_that_made_room_during_the_break_is_told_as_skipped() -> None:
     begin = next(place for place, event in enumerate(STREAM) if event.HasField("volume_begin"))
     number, collector, order = STREAM[begin].sequence, Collector(), Order()
@@ -148,6 +158,18 @@ def test_who_gives_up_is_told_how_to_go_on() -> None:
     with pytest.raises(NeurofvError, match="jobs/1 can be watched from event 3 on") as caught:
         taken.broken(unreachable("host:1", "Socket closed"))
     assert caught.value.metadata["after_sequence"] == "3"
+
+
+@pytest.mark.parametrize("detach", [False, True])
+def test_a_deadline_ends_the_job_only_if_nothing_is_detached(detach: bool) -> None:
+    taken = course(detach)
+    for event in STREAM[:3]:
+        taken.take(event)
+    said = "the call's deadline has passed; the server has stopped its work"
+    with pytest.raises(NeurofvError) as caught:
+        taken.broken(NeurofvError(grpc.StatusCode.DEADLINE_EXCEEDED, "", said))
+    assert ("goes on; jobs/1 can be watched from event 3 on" in str(caught.value)) is detach
+    assert (said in str(caught.value)) is not detach
 
 
 class Clock:

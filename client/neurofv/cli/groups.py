@@ -28,6 +28,7 @@ from neurofv.errors import InvalidRequest
 from neurofv.events import Event
 from neurofv.files import check_writable
 from neurofv.results import is_file
+from neurofv.retries import DEFAULT_RECONNECT_SECONDS
 from neurofv.v1 import method_pb2 as method
 from neurofv.volumes import Volume
 
@@ -262,6 +263,7 @@ class Connection:
     server: options.Server = options.SERVER
     wait: options.Wait = options.DEFAULT_WAIT
     deadline: options.Deadline = None
+    reconnect: options.Reconnect = DEFAULT_RECONNECT_SECONDS
     token_file: options.TokenFile = None
     ca: options.Ca = None
     certificate: options.Certificate = None
@@ -287,6 +289,7 @@ class Connection:
         with Client(
             self.server,
             deadline_seconds=self.deadline,
+            reconnect_seconds=self.reconnect,
             token=token,
             credentials=tls_credentials(self.ca, self.certificate, self.key),
             allow_plaintext_token=self.allow_plaintext_token,
