@@ -5,6 +5,7 @@ Both clients do the calling and the waiting; nothing here does either.
 
 import hashlib
 import os
+import re
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,6 +14,8 @@ from neurofv.retries import Patience
 from neurofv.v1 import job_service_pb2 as pb
 from neurofv.v1 import visualization_service_pb2 as vis
 from neurofv.volumes import Assembler, Volume, target_path
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def announced(job: pb.Job, volume: str) -> vis.VolumeBegin:
@@ -29,12 +32,17 @@ def announced(job: pb.Job, volume: str) -> vis.VolumeBegin:
     ------
     InvalidRequest
         The job has no such volume, or not yet.
+    VolumeCorrupt
+        What it says of its digest is none.
     """
     kept = {begin.id: begin for begin in job.volumes}
     if volume not in kept:
         state = vis.JobState.Name(job.state).removeprefix("JOB_STATE_")
         remedy = f"{job.name} is {state} and keeps: {', '.join(kept) or 'none yet'}"
         raise InvalidRequest("volume", volume, remedy)
+    # It becomes part of a file's name.
+    if not _DIGEST.fullmatch(kept[volume].sha256):
+        raise VolumeCorrupt(f"volume {volume!r} of {job.name} is announced with no SHA-256")
     return kept[volume]
 
 
