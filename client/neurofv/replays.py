@@ -106,6 +106,8 @@ def differences(recorded: vis.Completed, now: vis.Completed) -> list[str]:
         old, new = (each.software.get(package, "absent") for each in (before, after))
         if old != new:
             found.append(f"{package}: recorded {old}, now {new}")
+    if any(each.device.startswith("cuda") for each in (before, after)):
+        found.append("a GPU adds in an order that is not fixed: the same picture, not always the same bits")
     if any(each.evaluation.stop_reason == vis.STOP_REASON_TIME for each in (recorded, now)):
         found.append("a limit of time ended a run, and no two take the same steps in the same time")
     return found

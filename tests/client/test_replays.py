@@ -72,9 +72,11 @@ def test_what_may_change_bits_is_said() -> None:
     now.provenance.software.update({"torch": "2.14", "numpy": "2.0"})
     recorded.provenance.threads, now.provenance.threads = 4, 2
     recorded.provenance.model_digest, now.provenance.model_digest = "a", "b"
+    recorded.provenance.device = now.provenance.device = "cuda:0"
     now.evaluation.stop_reason = vis.STOP_REASON_TIME
     assert differences(recorded, now)[:3] == [
         *("model digest: recorded a, now b", "threads: recorded 4, now 2"),
         "torch: recorded 2.13, now 2.14",
     ]
-    assert "limit of time" in differences(recorded, now)[3]
+    assert "order that is not fixed" in differences(recorded, now)[3]
+    assert "limit of time" in differences(recorded, now)[4]
