@@ -135,6 +135,10 @@ class Wire:
             end.close()
         self._open.clear()
 
+    def cut_at_the_next_answer(self) -> None:
+        """Break every connection as soon as the server says another word, which gets lost."""
+        self._cut_after = self.received
+
     def close(self) -> None:
         self._listener.close()
         self.cut()

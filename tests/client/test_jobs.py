@@ -59,6 +59,33 @@ def test_the_same_request_id_is_the_same_job(client: neurofv.Client) -> None:
     assert client.visualize(MODEL, **choices).job == first.name
 
 
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_an_answer_that_is_lost_makes_no_second_job(
+    server: RunningServer, client: neurofv.Client, kind: str
+) -> None:
+    wire = Wire(server.target)
+    before = {job.name for job in client.jobs()}
+
+    async def create() -> str:
+        async with neurofv.AsyncClient(wire.target) as through:
+            await through.models()
+            wire.cut_at_the_next_answer()
+            return (await through.create_job(MODEL, class_name="cube", **SMALL)).name
+
+    try:
+        if kind == "async":
+            name = asyncio.run(create())
+        else:
+            with neurofv.Client(wire.target) as through:
+                through.models()
+                wire.cut_at_the_next_answer()
+                name = through.create_job(MODEL, class_name="cube", **SMALL).name
+    finally:
+        wire.close()
+    assert wire.cuts >= 2
+    assert {job.name for job in client.jobs()} - before == {name}
+
+
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.8, 1.0])
 def test_watching_can_begin_anywhere(client: neurofv.Client, done: str, share: float) -> None:
     whole = client.watch(done)
