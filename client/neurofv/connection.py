@@ -10,7 +10,9 @@ from typing import Any
 import grpc
 
 from neurofv.errors import InvalidRequest
-from neurofv.requests import build_request
+from neurofv.fields import fill
+from neurofv.requests import DELIVERY, build_request
+from neurofv.retries import SERVICE_CONFIG
 from neurofv.v1 import visualization_service_pb2 as vis
 
 DEFAULT_SERVER = "localhost:50051"
@@ -22,8 +24,13 @@ KEY_VARIABLE = "NEUROFV_KEY"
 SYSTEM_CA = "system"
 
 # A server that has vanished is noticed within a minute, also while a job waits in silence. The server
-# allows a ping every 30 s.
-OPTIONS = (("grpc.keepalive_time_ms", 40_000), ("grpc.keepalive_timeout_ms", 20_000))
+# allows a ping every 30 s. One that has come back is found within 5 s, not gRPC's 2 minutes.
+OPTIONS = (
+    ("grpc.keepalive_time_ms", 40_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+    ("grpc.service_config", SERVICE_CONFIG),
+)
 
 
 def server_address(target: str | None = None) -> str:
@@ -167,7 +174,7 @@ def as_request(model: str | vis.VisualizeRequest, choices: Mapping[str, Any]) ->
     Parameters
     ----------
     model : str or VisualizeRequest
-        A name with choices, or a complete request without.
+        A name with choices, or a complete request without any but `request_id` and `detach`.
     choices : mapping
         See `neurofv.requests.Choices`.
 
@@ -178,7 +185,14 @@ def as_request(model: str | vis.VisualizeRequest, choices: Mapping[str, Any]) ->
     """
     if isinstance(model, str):
         return build_request(model, **choices)
-    if choices:
-        name, value = next(iter(choices.items()))
-        raise InvalidRequest(name, value, "set it in the request; choices go with a model's name")
-    return model
+    given = {name: value for name, value in choices.items() if value is not None}
+    if others := [name for name in given if name not in DELIVERY]:
+        raise InvalidRequest(
+            others[0], given[others[0]], "set it in the request; choices go with a model's name"
+        )
+    if not given:
+        return model
+    request = vis.VisualizeRequest()
+    request.CopyFrom(model)
+    fill(request, given, "request")
+    return request

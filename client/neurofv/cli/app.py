@@ -1,4 +1,4 @@
-"""The commands: models, layers, estimate, visualize, demo, audit."""
+"""The commands, put together; models and layers."""
 
 from typing import Annotated, Any
 
@@ -13,7 +13,10 @@ from neurofv.cli.audit import audit
 from neurofv.cli.console import out, reporting
 from neurofv.cli.demo import demo
 from neurofv.cli.groups import Connection, grouped
-from neurofv.cli.visualize import estimate, visualize
+from neurofv.cli.jobs import cancel, delete, download, job, jobs, pin, unpin
+from neurofv.cli.replay import replay
+from neurofv.cli.visualize import estimate, submit, visualize
+from neurofv.cli.watch import watch
 from neurofv.requests import split_model
 from neurofv.v1 import model_service_pb2 as pb
 
@@ -24,9 +27,10 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(visualize)
-app.command()(estimate)
-app.command()(demo)
+for command in (visualize, submit, estimate, demo):
+    app.command()(command)
+for command in (jobs, job, watch, download, cancel, delete, pin, unpin, replay):
+    app.command(rich_help_panel="Jobs")(command)
 app.add_typer(audit, name="audit")
 
 

@@ -25,10 +25,17 @@ def names(message: Message) -> str:
 
 
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="NAME or NAME/VERSION, as `models` lists.")]
+JobName = Annotated[str, typer.Argument(metavar="JOB", help="jobs/ID, or the ID alone.")]
 Server = Annotated[
     str, typer.Option(envvar=SERVER_VARIABLE, metavar="HOST:PORT", help="Address of the server.")
 ]
 Wait = Annotated[float, typer.Option(min=0, metavar="SECONDS", help="How long to try to reach it.")]
+Reconnect = Annotated[
+    float,
+    typer.Option(
+        min=0, metavar="SECONDS", help="How long to take up a stream again that has broken; 0 for never."
+    ),
+]
 Deadline = Annotated[
     float | None, typer.Option(min=0, metavar="SECONDS", help="Give up a call after this time.")
 ]
