@@ -197,9 +197,6 @@ class Metrics:
         self.messages_received = Counter(
             "grpc_server_msg_received", "Messages received.", labels, registry=registry
         )
-        self.auth_failures = Counter(
-            "neurofv_auth_failures", "Calls refused for who made them.", ["reason"], registry=registry
-        )
 
 
 def _seconds(name: str, text: str, registry: CollectorRegistry, *labels: str) -> Histogram:
