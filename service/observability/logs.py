@@ -33,6 +33,7 @@ KEYS = frozenset(
             "reason",
         ),
         *("attempt", "sequence", "step", "count", "bytes", "schema", "error_id", "kind", "worker"),
+        *("changes", "running", "waiting", "limit", "source", "why"),
     }
 )
 _EVENT = re.compile(r"[a-z][a-z0-9_]{0,63}")

@@ -219,4 +219,4 @@ class _ToStructlog(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         # The exporter's words name the collector; others' may name a caller.
         known = record.name.startswith("opentelemetry.exporter")
-        _log.warning("tracing_trouble", source=record.name, text=record.getMessage() if known else record.msg)
+        _log.warning("tracing_trouble", source=record.name, why=record.getMessage() if known else record.msg)
