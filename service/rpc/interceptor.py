@@ -10,6 +10,7 @@ import grpc
 import structlog
 from grpc_status import rpc_status
 
+from service.errors import Unimplemented
 from service.jobs.job import JobFailed
 from service.observability.metrics import Metrics
 from service.status import code_of, reason_of, to_status
@@ -120,6 +121,9 @@ class _Call:
         if isinstance(error, grpc.aio.AbortError):
             self._end(context.code(), begun)
             raise error
+        if isinstance(error, NotImplementedError) and context.code() is grpc.StatusCode.UNIMPLEMENTED:
+            # What generated code does for a method that nobody has written, such as the health service's List.
+            error = Unimplemented(self._labels[2])
         status = error.status if isinstance(error, JobFailed) else to_status(error)
         self._end(code_of(status), begun)
         _log.info("call_failed", method=self._labels[2], code=code_of(status).name, reason=reason_of(status))
