@@ -93,7 +93,10 @@ class RunningServer:
     def _read_log(self) -> None:
         assert self.process.stderr is not None
         for line in self.process.stderr:
-            entry = json.loads(line) if line.startswith("{") else {"event": "text", "text": line}
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                entry = {"event": "text", "text": line}
             self.log.append(entry)
             if entry["event"] == "serving":
                 self.http_port = entry["http_port"]
