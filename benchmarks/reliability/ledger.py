@@ -84,12 +84,16 @@ class Ledger:
 
     def create_once(self, body: str) -> Entry | None:
         """Create a job without request_id; without an answer nothing is promised."""
-        wanted = jobs.CreateJobRequest(request=asked(body))
         try:
-            return self._follow(self.site.server.jobs.CreateJob(wanted, timeout=60).job.name, body)
+            return self.create_once_or_raise(body)
         except (grpc.RpcError, ValueError):
             self.unanswered += 1
             return None
+
+    def create_once_or_raise(self, body: str) -> Entry:
+        """Create a job without request_id; raise what the caller is told."""
+        wanted = jobs.CreateJobRequest(request=asked(body))
+        return self._follow(self.site.server.jobs.CreateJob(wanted, timeout=60).job.name, body)
 
     def _follow(self, name: str, body: str) -> Entry:
         entry = Entry(name, body, Watcher(self.site, name))

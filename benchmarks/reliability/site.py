@@ -34,7 +34,7 @@ class Site:
     """
 
     def __init__(self, root: Path, **settings: object) -> None:
-        self.data = root / "data"
+        self.data = Path(str(settings.get("data", root / "data")))
         repository = settings.pop("repository", None) or make_zoo(root / "zoo")
         self._settings: dict[str, Any] = {"repository": repository, "data": self.data, "threads": 1}
         self._settings |= {"port": _free_port(), "grace_seconds": 2, **settings}
