@@ -33,7 +33,9 @@ class RunningServer:
         Every line that it has logged.
     """
 
-    def __init__(self, repository: Path, own_group: bool = False, **settings: object) -> None:
+    def __init__(
+        self, repository: Path, own_group: bool = False, module: str = "service", **settings: object
+    ) -> None:
         self._data = None
         if "data" not in settings:
             self._data = tempfile.TemporaryDirectory(prefix="neurofv-")
@@ -43,7 +45,7 @@ class RunningServer:
         self.log: list[dict] = []
         self._serving = threading.Event()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "service"],
+            [sys.executable, "-m", module],
             env=os.environ | environment,
             cwd=Path(__file__).parents[1],
             stderr=subprocess.PIPE,

@@ -48,8 +48,8 @@ def measure(requests: int = 100_000, seed: int = 0, offenders: Path = OFFENDERS)
     with site(**_SETTINGS | {"log_level": "info"}) as place:
         methods = _methods(place.server.target)
         storm = _Storm(place.server.target, methods, Mutator(seed), offenders)
-        # What a server takes on in its first minute is no growth.
-        asyncio.run(storm.rage(max(200, requests // 20)))
+        # What a server takes on at first is no growth.
+        asyncio.run(storm.rage(max(200, requests // 5)))
         before = rss_mib(place.pid)
         begun = time.monotonic()
         asyncio.run(storm.rage(requests - storm.sent))
