@@ -91,10 +91,12 @@ async def _submit(place: Site, total: int, seconds: float) -> int:
 
 
 def _quiet(place: Site) -> None:
-    """Wait until everything has expired and been removed, for half a minute at most."""
-    end = time.monotonic() + 30
-    while _files(place.data) and time.monotonic() < end:
-        time.sleep(0.2)
+    """Wait until everything has expired and been removed, or half a minute has removed nothing."""
+    least, end = _files(place.data), time.monotonic() + 30
+    while least and time.monotonic() < end:
+        time.sleep(0.5)
+        if (left := _files(place.data)) < least:
+            least, end = left, time.monotonic() + 30
     time.sleep(2)
 
 
