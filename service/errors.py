@@ -303,3 +303,13 @@ class RoleRequired(ServiceError):
 
     code = StatusCode.PERMISSION_DENIED
     reason = "ROLE_REQUIRED"
+
+
+class Unimplemented(ServiceError):
+    """The method stands in a contract that the service knows, but is not offered."""
+
+    code = StatusCode.UNIMPLEMENTED
+    reason = "METHOD_UNIMPLEMENTED"
+
+    def __init__(self, method: str) -> None:
+        super().__init__(f"{method} is not offered here; reflection lists what is", method=method)

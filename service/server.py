@@ -168,7 +168,8 @@ class Server:
         """Remove what has expired, again and again."""
         while True:
             try:
-                await self._desk.sweep()
+                while await self._desk.sweep():
+                    pass
             except (StorageFull, StorageBusy) as error:
                 _log.warning("sweep_failed", reason=error.reason)
             await asyncio.sleep(self._settings.sweep_seconds)

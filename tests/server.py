@@ -38,6 +38,7 @@ class RunningServer:
         repository: Path,
         own_group: bool = False,
         credentials: grpc.ChannelCredentials | None = None,
+        module: str = "service",
         **settings: object,
     ) -> None:
         self._data = None
@@ -50,7 +51,7 @@ class RunningServer:
         self.log: list[dict] = []
         self._serving = threading.Event()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "service"],
+            [sys.executable, "-m", module],
             env=os.environ | environment,
             cwd=Path(__file__).parents[1],
             stderr=subprocess.PIPE,
@@ -107,7 +108,10 @@ class RunningServer:
     def _read_log(self) -> None:
         assert self.process.stderr is not None
         for line in self.process.stderr:
-            entry = json.loads(line) if line.startswith("{") else {"event": "text", "text": line}
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                entry = {"event": "text", "text": line}
             self.log.append(entry)
             if entry["event"] == "serving":
                 self.http_port = entry["http_port"]

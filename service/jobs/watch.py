@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import closing
 
 from google.rpc import status_pb2
 
@@ -100,18 +99,20 @@ class Watch:
             yield _skipped(event)
             return
         path, what = self._desk.store.files.volume(self._record.id, event.sequence), f"volume {begin.id}"
-        with closing(files.blocks(path, begin.sha256, begin.bytes, what)) as blocks:
-            try:
-                block = await asyncio.to_thread(next, blocks, None)
-            except ArtifactCorrupt:
-                await self._again()
-                if not is_snapshot or path.exists():
-                    raise
-                # It has made room for newer ones.
-                yield _skipped(event)
-                return
-            async for part in self._sent(event, block, blocks):
-                yield part
+        # Not closed here: a caller who leaves does so while a thread still reads. The file goes with the last
+        # reference, which is that thread's.
+        blocks = files.blocks(path, begin.sha256, begin.bytes, what)
+        try:
+            block = await asyncio.to_thread(next, blocks, None)
+        except ArtifactCorrupt:
+            await self._again()
+            if not is_snapshot or path.exists():
+                raise
+            # It has made room for newer ones.
+            yield _skipped(event)
+            return
+        async for part in self._sent(event, block, blocks):
+            yield part
 
     async def _sent(
         self, event: vis.VisualizeResponse, block: bytes | None, blocks: Iterator[bytes]

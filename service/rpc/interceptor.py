@@ -11,7 +11,7 @@ import structlog
 from google.rpc import status_pb2
 from grpc_status import rpc_status
 
-from service.errors import RoleRequired, ServiceError
+from service.errors import RoleRequired, ServiceError, Unimplemented
 from service.jobs.job import JobFailed
 from service.observability.metrics import Metrics
 from service.security.guard import Guard, as_refusal, peer_host
@@ -191,9 +191,16 @@ class _Call:
             late = left is not None and left < _DEADLINE_SLACK_SECONDS
             self._end(grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED, begun)
             raise error
+        if isinstance(error, grpc.aio.InternalError) and context.cancelled():
+            # The library could not send an answer: its caller had left.
+            self._end(grpc.StatusCode.CANCELLED, begun)
+            raise error
         if isinstance(error, grpc.aio.AbortError):
             self._end(context.code(), begun)
             raise error
+        if isinstance(error, NotImplementedError) and context.code() is grpc.StatusCode.UNIMPLEMENTED:
+            # What generated code does for a method that nobody has written, as the health service's List.
+            error = Unimplemented(self._labels[2])
         status = error.status if isinstance(error, JobFailed) else to_status(error)
         self._end(code_of(status), begun)
         _log.info("call_failed", method=self._labels[2], code=code_of(status).name, reason=reason_of(status))

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import closing
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -18,6 +17,7 @@ from service.observability.metrics import Metrics
 from service.security.identity import Role, caller
 from service.storage import files
 from service.storage.records import Record, Volume
+from service.storage.store import EventGone
 
 _PAGE, _LARGEST_PAGE = 100, 1000
 
@@ -108,13 +108,18 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         if not 0 <= offset <= volume.bytes:
             rule = f"is {offset}, but the file has {volume.bytes} bytes; read from one of them"
             raise SequenceOutOfRange("offset", rule, bytes=volume.bytes)
-        event = await asyncio.to_thread(self._desk.store.event, record.number, volume.sequence)
+        try:
+            event = await asyncio.to_thread(self._desk.store.event, record.number, volume.sequence)
+        except EventGone:
+            raise JobNotFound(record.name) from None
         path, what = self._desk.store.files.volume(record.id, volume.sequence), f"volume {volume.name}"
-        with closing(files.blocks(path, volume.sha256, volume.bytes, what, offset)) as blocks:
-            begin: vis.VolumeBegin | None = event.volume_begin
-            while (block := await asyncio.to_thread(next, blocks, None)) is not None or begin is not None:
-                yield pb.ReadVolumeResponse(volume=begin, offset=offset, data=block or b"")
-                offset, begin = offset + len(block or b""), None
+        # Not closed here: a caller who leaves does so while a thread still reads. The file goes with the last
+        # reference, which is that thread's.
+        blocks = files.blocks(path, volume.sha256, volume.bytes, what, offset)
+        begin: vis.VolumeBegin | None = event.volume_begin
+        while (block := await asyncio.to_thread(next, blocks, None)) is not None or begin is not None:
+            yield pb.ReadVolumeResponse(volume=begin, offset=offset, data=block or b"")
+            offset, begin = offset + len(block or b""), None
 
     async def _volume(self, record: Record, name: str) -> Volume:
         volumes = await asyncio.to_thread(self._desk.store.volumes, record.number)
@@ -125,15 +130,14 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
 
     async def described(self, record: Record) -> pb.Job:
         """Return a job with its request, its volumes and its result."""
-        return await asyncio.to_thread(self._describe, record)
+        try:
+            return await asyncio.to_thread(self._describe, record)
+        except EventGone:  # it was deleted a moment ago
+            raise JobNotFound(record.name) from None
 
     def _describe(self, record: Record) -> pb.Job:
         store, job = self._desk.store, summary(record)
-        try:
-            first = store.event(record.number, 1)
-        except ValueError:  # it was deleted a moment ago
-            raise JobNotFound(record.name) from None
-        job.request.CopyFrom(first.accepted.request)
+        job.request.CopyFrom(store.event(record.number, 1).accepted.request)
         for volume in store.volumes(record.number):
             if volume.kept:
                 job.volumes.append(store.event(record.number, volume.sequence).volume_begin)

@@ -27,6 +27,10 @@ _OVER = [int(state) for state in ENDED]
 _COLUMNS = [schema.job.c[column.name] for column in fields(Record)]
 
 
+class EventGone(LookupError):
+    """The event's job has been deleted meanwhile."""
+
+
 class Store:
     """Jobs on disk.
 
@@ -257,9 +261,11 @@ class Store:
         return [vis.VisualizeResponse.FromString(payload) for payload in found]
 
     def event(self, number: int, sequence: int) -> vis.VisualizeResponse:
-        """Return one event."""
-        (found,) = self.events(number, sequence - 1, 1)
-        return found
+        """Return one event; raise `EventGone` if its job has been deleted."""
+        found = self.events(number, sequence - 1, 1)
+        if not found or found[0].sequence != sequence:
+            raise EventGone
+        return found[0]
 
     def volumes(self, number: int) -> list[Volume]:
         """Return a job's volumes, also those whose files made room."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
 from models import ZOO
@@ -239,6 +240,9 @@ PROVOKE: dict[str, Callable[[Provoked], object]] = {
     "STORAGE_BUSY": Provoked.locked,
     "CREDENTIAL_INVALID": lambda p: p.as_who(bearer("nfv_wrong")),
     "TOKEN_EXPIRED": lambda p: p.as_who(bearer("late")),
+    "METHOD_UNIMPLEMENTED": lambda p: health_pb2_grpc.HealthStub(p.server.channel).List(
+        health_pb2.HealthListRequest()
+    ),
     "ROLE_REQUIRED": lambda p: p.as_who(bearer(TOKENS["viewer"])),
 }
 # What no test may bring about for real: the machine's memory used up, and a fault of the server's own.
