@@ -51,10 +51,12 @@ RUN apt-get update -qq \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log \
     && groupadd --gid 10001 neurofv \
     && useradd --uid 10001 --gid 10001 --no-log-init --create-home --home-dir /var/lib/neurofv \
-    --skel /nonexistent --shell /usr/sbin/nologin neurofv
+    --skel /nonexistent --shell /usr/sbin/nologin neurofv \
+    && install -d -o 10001 -g 10001 -m 0700 /data
 COPY --from=builder /opt/neurofv /opt/neurofv
 
-# The server writes nothing to its file system, which may be mounted read-only without even a /tmp.
+# The server writes jobs, volumes and the audit log to /data, which outlives the container, and nothing to the
+# rest of its file system, which may be mounted read-only without even a /tmp.
 # It listens on every address of the container. Beyond loopback it starts only with a certificate and callers
 # it can tell apart (docs/how-to/secure-the-service.md), or with NEUROFV_INSECURE=true, where ports are published
 # on loopback or something in front brings TLS: that is the operator's to say, not the image's.
@@ -64,10 +66,12 @@ ENV PATH=/opt/neurofv/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     TORCHINDUCTOR_CACHE_DIR=/var/lib/neurofv \
+    NEUROFV_DATA=/data \
     NEUROFV_HOST=0.0.0.0 \
     NEUROFV_HTTP_HOST=0.0.0.0
 WORKDIR /var/lib/neurofv
 USER 10001:10001
+VOLUME /data
 EXPOSE 50051 8002
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=3 CMD ["neurofv-ready"]
@@ -76,6 +80,7 @@ ENTRYPOINT ["neurofv-server"]
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 ARG CREATED=unknown
+ENV NEUROFV_REVISION=${REVISION}
 LABEL org.opencontainers.image.title="neurofv" \
     org.opencontainers.image.description="Feature visualization for 3D CNNs that read structural MRI, as a gRPC service. For research and audit, not for diagnosis." \
     org.opencontainers.image.licenses="Apache-2.0" \

@@ -8,7 +8,8 @@ mkdir -p "$output"
 log="$output/server.log"
 
 # Free ports, so that a service that runs already is left alone.
-NEUROFV_PORT=0 NEUROFV_HTTP_PORT=0 NEUROFV_LOG_FORMAT=json "$bin/neurofv-server" 2>"$log" &
+# And a folder of its own: another server's jobs are not the demo's.
+NEUROFV_PORT=0 NEUROFV_HTTP_PORT=0 NEUROFV_LOG_FORMAT=json NEUROFV_DATA="$output/.jobs" "$bin/neurofv-server" 2>"$log" &
 server=$!
 trap 'kill $server 2>/dev/null || true; wait $server 2>/dev/null || true' EXIT INT TERM
 

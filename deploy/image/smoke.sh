@@ -40,6 +40,9 @@ start_buildah() {
     for place in /tmp /var/tmp /run/lock /var/lib/neurofv; do
         read_only+=(--volume "$scratch/empty:$place:ro")
     done
+    # What the server keeps; docker gives the image's volume a place of its own.
+    install -d -o "$UID_INSIDE" -g "$UID_INSIDE" -m 0700 "$scratch/data"
+    read_only+=(--volume "$scratch/data:/data:rw")
     # The container shares this machine's network: take two ports that are free, also on loopback only.
     ports=$(free_port)
     buildah config --env NEUROFV_HOST=127.0.0.1 --env "NEUROFV_PORT=$ports" "$container"
