@@ -55,6 +55,9 @@ RUN apt-get update -qq \
 COPY --from=builder /opt/neurofv /opt/neurofv
 
 # The server writes nothing to its file system, which may be mounted read-only without even a /tmp.
+# It listens on every address of the container. Beyond loopback it starts only with a certificate and callers
+# it can tell apart (docs/how-to/secure-the-service.md), or with NEUROFV_INSECURE=true, where ports are published
+# on loopback or something in front brings TLS: that is the operator's to say, not the image's.
 # torch only asks where its compiler's cache would be, and would look for a place that is writable.
 ENV PATH=/opt/neurofv/bin:/usr/bin:/bin \
     HOME=/var/lib/neurofv \

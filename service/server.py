@@ -6,11 +6,14 @@ from importlib.metadata import version
 
 import grpc
 import structlog
+from google.longrunning import operations_pb2, operations_pb2_grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from models import Repository
 from neurofv.v1 import (
+    audit_service_pb2,
+    audit_service_pb2_grpc,
     job_service_pb2,
     job_service_pb2_grpc,
     model_service_pb2,
@@ -22,13 +25,16 @@ from service import __version__
 from service.errors import StorageBusy, StorageFull
 from service.jobs.desk import Desk
 from service.jobs.journal import Journal
+from service.observability import tracing
 from service.observability.http import OperatorServer
 from service.observability.metrics import Metrics
+from service.rpc.audit import AuditService
 from service.rpc.interceptor import CallInterceptor
 from service.rpc.jobs import JobService
 from service.rpc.models import ModelService
+from service.rpc.operations import Operations
 from service.rpc.visualization import VisualizationService
-from service.security.audit import AuditLog
+from service.security.doors import Doors
 from service.security.identity import SERVER
 from service.settings import Settings
 from service.storage.records import Change
@@ -44,9 +50,11 @@ _OPTIONS = (
     ("grpc.so_reuseport", 0),
 )
 _SERVICES = (
+    audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name,
     model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
     visualization_service_pb2.DESCRIPTOR.services_by_name["VisualizationService"].full_name,
     job_service_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,
+    operations_pb2.DESCRIPTOR.services_by_name["Operations"].full_name,
 )
 _log = structlog.get_logger()
 
@@ -68,25 +76,37 @@ class Server:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._repository = Repository(settings.repository)
         self._health = health.aio.HealthServicer()
-        self._audit = AuditLog(folder / "audit.jsonl")
-        self._store = Store(settings.database, folder, self._record_end)
+        self._store = Store(settings.database, folder, metrics, self._record_end)
+        self._doors = Doors(settings, metrics)
         self._journal = Journal(self._store, metrics)
-        self._desk = Desk(self._repository, settings, self._store, self._journal, self._audit, metrics)
+        self._desk = Desk(self._repository, settings, self._store, self._journal, self._doors.audit, metrics)
         self._desk.open(WorkerProcess(settings, self._journal, metrics), self._announce)
         self._dispatcher = self._desk.dispatcher
-        options = (*_OPTIONS, ("grpc.max_receive_message_length", settings.max_request_bytes))
-        self._grpc = grpc.aio.server(interceptors=[CallInterceptor(metrics)], options=options)
-        self._operator = OperatorServer(
-            settings.http_host, settings.http_port, metrics.registry, lambda: self._dispatcher.ready
+        metrics.watch(settings, lambda: self._dispatcher.ready, folder)
+        calls = CallInterceptor(metrics, self._doors.guard, self._doors.refusals)
+        self._grpc = grpc.aio.server(
+            interceptors=[*tracing.interceptors(settings), calls],
+            options=(*_OPTIONS, *self._doors.options),
+            maximum_concurrent_rpcs=settings.max_calls,
         )
+        self._operator = OperatorServer(
+            (settings.http_host, settings.http_port),
+            metrics.registry,
+            lambda: self._dispatcher.ready,
+            self._doors.http,
+        )
+        audit_service_pb2_grpc.add_AuditServiceServicer_to_server(AuditService(self._doors.audit), self._grpc)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(self._repository), self._grpc)
-        job_service_pb2_grpc.add_JobServiceServicer_to_server(JobService(self._desk, metrics), self._grpc)
+        jobs = JobService(self._desk, metrics)
+        job_service_pb2_grpc.add_JobServiceServicer_to_server(jobs, self._grpc)
+        operations_pb2_grpc.add_OperationsServicer_to_server(Operations(self._desk, jobs), self._grpc)
         visualization = VisualizationService(self._desk, metrics)
         visualization_service_pb2_grpc.add_VisualizationServiceServicer_to_server(visualization, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        reflection.enable_server_reflection(
-            (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc
-        )
+        if settings.reflection != "off":
+            reflection.enable_server_reflection(
+                (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc
+            )
 
     async def start(self) -> int:
         """Start everything; return the port of gRPC once requests are taken.
@@ -99,14 +119,14 @@ class Server:
             The worker does not start.
         """
         try:
-            port = self._grpc.add_insecure_port(f"{self._settings.host}:{self._settings.port}")
+            port = self._doors.listen(self._grpc)
         except RuntimeError:
             where = f"{self._settings.host}:{self._settings.port}"
             raise OSError(f"gRPC cannot listen on {where}; set NEUROFV_HOST and NEUROFV_PORT") from None
-        await self._grpc.start()
-        await self._announce(False)
         self._journal.start()
         await self._desk.recover()
+        await self._grpc.start()
+        await self._announce(False)
         await self._dispatcher.start()
         self._sweeper = asyncio.create_task(self._sweep())
         await self._announce_models()
@@ -141,6 +161,7 @@ class Server:
         # Whoever still reads a finished volume gets the grace too.
         await self._grpc.stop(self._settings.grace_seconds)
         self._operator.close()
+        await self._doors.close()
         self._store.close()
 
     async def _sweep(self) -> None:
@@ -154,4 +175,4 @@ class Server:
             await asyncio.sleep(self._settings.sweep_seconds)
 
     def _record_end(self, change: Change) -> None:
-        self._audit.record(SERVER, "job.end", f"jobs/{change.id}", **change.audit)
+        self._doors.audit.record(SERVER, "job.end", f"jobs/{change.id}", **change.audit)

@@ -1,10 +1,11 @@
 """Settings of the server: environment variables `NEUROFV_*`, then a TOML file, then defaults."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -13,6 +14,13 @@ from pydantic_settings import (
 )
 
 from models import ZOO
+
+_TRACING = (
+    "opentelemetry.sdk",
+    "opentelemetry.exporter.otlp.proto.grpc",
+    "opentelemetry.instrumentation.grpc",
+)
+RoleName = Literal["viewer", "submitter", "admin"]
 
 
 class Settings(BaseSettings):
@@ -79,9 +87,55 @@ class Settings(BaseSettings):
     checkpoint_seconds: float = Field(
         10.0, ge=0, description="Seconds between checkpoints; 0 for one at every step."
     )
+    max_streams: int = Field(500, ge=1, description="Most calls at once on one connection.")
+    max_calls: int = Field(2000, ge=1, description="Most calls at once; more are RESOURCE_EXHAUSTED.")
+    insecure: bool = Field(
+        False,
+        description="Whether plaintext, or callers without any credential, are accepted beyond loopback.",
+    )
+    tls_certificate: Path | None = Field(
+        None, description="PEM file: the server's certificate and its chain."
+    )
+    tls_key: Path | None = Field(None, description="PEM file: the private key of the certificate.")
+    tls_client_ca: Path | None = Field(
+        None, description="PEM file: authorities. Clients must then have a certificate of theirs."
+    )
+    certificate_roles: dict[str, RoleName] = Field(
+        {}, description="Roles of clients by the name in their certificate, as a JSON object."
+    )
+    certificate_default_role: RoleName | None = Field(
+        None, description="Role of clients whose certificate's name has none; absent refuses them."
+    )
+    tokens: Path | None = Field(
+        None, description="TOML file of bearer tokens, as `neurofv-server token add` writes it."
+    )
+    jwt_keys: Path | None = Field(None, description="Public keys of JWTs: a PEM file, or a JWKS file.")
+    jwt_issuer: str | None = Field(None, description="What `iss` of a JWT must be.")
+    jwt_audience: str | None = Field(None, description="What `aud` of a JWT must be or hold.")
+    jwt_role_claim: str = Field("role", description="The claim of a JWT that names the role.")
+    reflection: Literal["auto", "on", "off"] = Field(
+        "auto", description="Reflection: auto asks for a credential wherever other calls do; on never does."
+    )
+    metrics_auth: bool = Field(False, description="Whether /metrics asks for a bearer token.")
+    audit_log: Path | None = Field(
+        None, description="File of the audit log; absent: `audit.jsonl` in the folder data."
+    )
     grace_seconds: float = Field(5.0, ge=0, description="Time that running calls get at shutdown.")
+    otlp_endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://[^/\s]+$",
+        description="Collector to which OpenTelemetry traces go by OTLP over gRPC, such as "
+        "http://localhost:4317; needs the extra `tracing`.",
+    )
     log_format: Literal["json", "console"] = Field("json", description="Form of the log lines.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _check_tracing(cls, endpoint: str | None) -> str | None:
+        if endpoint is not None and not all(map(_installed, _TRACING)):
+            raise ValueError("traces need the extra: pip install 'neurofv-service[tracing]'")
+        return endpoint
 
     @classmethod
     def settings_customise_sources(
@@ -99,3 +153,10 @@ class Settings(BaseSettings):
         if not Path(file).is_file():
             raise FileNotFoundError(f"NEUROFV_CONFIG names {file!r}, which is no file")
         return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, file))
+
+
+def _installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False

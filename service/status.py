@@ -1,5 +1,6 @@
 """The one place where a failure becomes a gRPC status with google.rpc details."""
 
+import re
 import uuid
 
 import structlog
@@ -13,6 +14,8 @@ from models import BundleCorrupt, BundleInvalid, ModelError
 from service import errors
 
 DOMAIN = "neurofv"
+# Anything else that was sent as a job's name is free text.
+_JOB_NAME = re.compile(r"jobs/[0-9A-Za-z_-]{1,64}")
 _log = structlog.get_logger()
 
 
@@ -71,6 +74,15 @@ def reason_of(status: status_pb2.Status) -> str:
         info = error_details_pb2.ErrorInfo()
         if detail.Unpack(info):
             return info.reason
+    return ""
+
+
+def resource_of(status: status_pb2.Status) -> str:
+    """Return the name of the job that a status is about, if it looks like one, or an empty string."""
+    for detail in status.details:
+        info = error_details_pb2.ResourceInfo()
+        if detail.Unpack(info) and _JOB_NAME.fullmatch(info.resource_name):
+            return info.resource_name
     return ""
 
 

@@ -34,12 +34,18 @@ class RunningServer:
     """
 
     def __init__(
-        self, repository: Path, own_group: bool = False, module: str = "service", **settings: object
+        self,
+        repository: Path,
+        own_group: bool = False,
+        credentials: grpc.ChannelCredentials | None = None,
+        module: str = "service",
+        **settings: object,
     ) -> None:
         self._data = None
         if "data" not in settings:
             self._data = tempfile.TemporaryDirectory(prefix="neurofv-")
             settings["data"] = self._data.name
+        self.data = Path(str(settings["data"]))
         chosen = {"port": 0, "http_port": 0, "repository": repository, "log_level": "info", **settings}
         environment = {f"NEUROFV_{name.upper()}": str(value) for name, value in chosen.items()}
         self.log: list[dict] = []
@@ -57,10 +63,17 @@ class RunningServer:
         if not hasattr(self, "target"):
             self.process.kill()
             raise RuntimeError(f"the server does not serve; it logged {self.log}")
-        self.channel = grpc.insecure_channel(self.target)
+        self.channel = self.connect(credentials)
         self.models = model_service_pb2_grpc.ModelServiceStub(self.channel)
         self.jobs = job_service_pb2_grpc.JobServiceStub(self.channel)
         self.visualization = visualization_service_pb2_grpc.VisualizationServiceStub(self.channel)
+
+    def connect(self, credentials: grpc.ChannelCredentials | None = None) -> grpc.Channel:
+        """Open a channel of its own; under TLS, with a connection that no other channel shares."""
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        if credentials is None:
+            return grpc.insecure_channel(self.target, options=options)
+        return grpc.secure_channel(self.target, credentials, options=options)
 
     def check(self, service: str = "") -> int:
         """Ask the health service."""

@@ -102,7 +102,12 @@ def at_random(kills: int, seed: int = 0, server_share: float = 0.2) -> dict[str,
                     ledger.create(body, again=chance.random() < 0.2)
             done[_kill(place, ledger, chance, server_share)] += 1
         found = _judged(place, ledger, supervisor)
-    return {"kills": sum(done.values()), "of_the_worker": done["worker"], "of_the_server": done["server"], **found}
+    return {
+        "kills": sum(done.values()),
+        "of_the_worker": done["worker"],
+        "of_the_server": done["server"],
+        **found,
+    }
 
 
 def _kill(place: Site, ledger: Ledger, chance: random.Random, server_share: float) -> str:

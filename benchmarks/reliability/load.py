@@ -98,7 +98,9 @@ class _Audience:
         return int(self._count.value)
 
 
-def _watch(target: str, names: list[str], ready: Event, count: "multiprocessing.sharedctypes.Synchronized[int]") -> None:
+def _watch(
+    target: str, names: list[str], ready: Event, count: "multiprocessing.sharedctypes.Synchronized[int]"
+) -> None:
     """Watch every job in a thread of its own until killed."""
     channel = grpc.insecure_channel(target)
     stub = job_service_pb2_grpc.JobServiceStub(channel)

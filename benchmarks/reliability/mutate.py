@@ -13,14 +13,37 @@ from google.protobuf.message import Message
 from benchmarks.reliability.tiny import NAME
 from neurofv.v1 import visualization_service_pb2 as vis
 
-_INTEGERS = (0, 1, -1, 2, 3, 7, 50, 10_000, 2**31 - 1, -(2**31), 2**63 - 1, -(2**63), 2**32, 2**32 - 1, 2**64 - 1)
+_INTEGERS = (
+    0,
+    1,
+    -1,
+    2,
+    3,
+    7,
+    50,
+    10_000,
+    2**31 - 1,
+    -(2**31),
+    2**63 - 1,
+    -(2**63),
+    2**32,
+    2**32 - 1,
+    2**64 - 1,
+)
 _FLOATS = (
     *(0.0, -0.0, 1.0, -1.0, 0.5, 1e-3, 1e3, 5e-324, 1e-30, 1e30, 1.7e308, -1.7e308),
     *(float("nan"), float("inf"), float("-inf")),
 )
 _TEXTS = (
     *("", " ", "..", "/", "../../etc/passwd", "\x00", "%s%n", "' OR 1=1 --", "{}", "null", "-1", "1e309"),
-    *("a" * 65, "a" * 10_000, "\u202e\ud7ff\U0001f9e0" * 20, "jobs/", "jobs/" + "0" * 32, "jobs/../" + "f" * 29),
+    *(
+        "a" * 65,
+        "a" * 10_000,
+        "\u202e\ud7ff\U0001f9e0" * 20,
+        "jobs/",
+        "jobs/" + "0" * 32,
+        "jobs/../" + "f" * 29,
+    ),
     *(NAME, "tiny/1", "blocks.0.conv", "blocks.1.conv", "classifier", "cube", "final", "item0", "snapshot-1"),
 )
 _RANGES = {
@@ -69,7 +92,12 @@ class Mutator:
         # Names of jobs and volumes that exist, so that not every request fails at once.
         self.names: list[str] = []
         axes = nibabel.Nifti1Image(np.ones((8, 8, 8), np.float32), np.diag([2.0, 2.0, 2.0, 1.0]))
-        self._images = (axes.to_bytes(), gzip.compress(axes.to_bytes()), gzip.compress(bytes(10**6)), b"\x1f\x8b")
+        self._images = (
+            axes.to_bytes(),
+            gzip.compress(axes.to_bytes()),
+            gzip.compress(bytes(10**6)),
+            b"\x1f\x8b",
+        )
 
     def visualization(self) -> vis.VisualizeRequest:
         """Return a request that could be meant, with few steps."""
@@ -170,7 +198,9 @@ class Mutator:
         elif way == 3:
             spoiled = bytearray(self.chance.randbytes(self.chance.choice((1, 8, 100, 5000))))
         elif way == 4:
-            spoiled = bytearray(bytes([self.chance.choice((0x0B, 0x1A, 0x0A))]) * self.chance.choice((99, 101, 9999)))
+            spoiled = bytearray(
+                bytes([self.chance.choice((0x0B, 0x1A, 0x0A))]) * self.chance.choice((99, 101, 9999))
+            )
         elif way == 5:
             spoiled *= self.chance.choice((2, 3, 40))
         return bytes(spoiled)

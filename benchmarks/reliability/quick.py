@@ -85,7 +85,9 @@ def frames(number: int, request: bytes, told: int) -> list[wire.Frame]:
     asked = vis.VisualizeRequest.FromString(request)
     said = []
     for step in range(1, asked.steps + 1):
-        progress = vis.VisualizeResponse(progress=vis.Progress(step=step, steps=asked.steps, step_seconds=1e-3))
+        progress = vis.VisualizeResponse(
+            progress=vis.Progress(step=step, steps=asked.steps, step_seconds=1e-3)
+        )
         said.append(wire.Frame(wire.Kind.EVENT, number, progress.SerializeToString()))
     data = hashlib.sha256(request).digest() + _CHUNK
     digest = hashlib.sha256(data).hexdigest()

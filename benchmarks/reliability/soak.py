@@ -15,7 +15,9 @@ from neurofv.v1 import job_service_pb2 as jobs
 from neurofv.v1 import job_service_pb2_grpc
 from neurofv.v1 import visualization_service_pb2 as vis
 
-_TINY = 'objective {{ terms {{ channel {{ layer: "blocks.0.conv" channel: {} }} }} }} steps: 1 snapshot_every: 0'
+_TINY = (
+    'objective {{ terms {{ channel {{ layer: "blocks.0.conv" channel: {} }} }} }} steps: 1 snapshot_every: 0'
+)
 _SMALL = "canvas { size_mm { i: 8 j: 8 k: 8 } }"
 _AT_ONCE = 32
 # Jobs expire while others run, so that what is measured does not grow with what is kept.

@@ -9,17 +9,26 @@ from typing import Self, Unpack
 
 import grpc
 
-from neurofv.connection import OPTIONS, as_request, server_address
+from neurofv.aio_jobs import AsyncJobs
+from neurofv.connection import as_request, open_channel, server_address
+from neurofv.course import Course
 from neurofv.errors import translated, unreachable
-from neurofv.events import Collector, Event, Order
+from neurofv.events import Collector, Event
 from neurofv.requests import Choices
 from neurofv.results import Visualization
+from neurofv.retries import DEFAULT_RECONNECT_SECONDS
+from neurofv.v1 import (
+    audit_service_pb2,
+    audit_service_pb2_grpc,
+    job_service_pb2_grpc,
+    model_service_pb2_grpc,
+    visualization_service_pb2_grpc,
+)
 from neurofv.v1 import model_service_pb2 as pb
-from neurofv.v1 import model_service_pb2_grpc, visualization_service_pb2_grpc
 from neurofv.v1 import visualization_service_pb2 as vis
 
 
-class AsyncClient:
+class AsyncClient(AsyncJobs):
     """A connection to a neurofv server; use it in an `async with` statement.
 
     Parameters
@@ -28,8 +37,22 @@ class AsyncClient:
         The server's address; by default the environment variable NEUROFV_SERVER, else localhost:50051.
     deadline_seconds : float, optional
         Longest time that a call may take; then it fails and the server stops its work.
+    reconnect_seconds : float
+        For how long a stream that the server or the network has broken is taken up again; 0 for not at all.
+    token : str, optional
+        Bearer token that shows who calls; by default the environment variable NEUROFV_TOKEN.
     credentials : grpc.ChannelCredentials, optional
-        For a server behind TLS.
+        For a server behind TLS; by default from NEUROFV_CA, NEUROFV_CERTIFICATE and NEUROFV_KEY, as
+        `neurofv.connection.tls_credentials` reads them.
+    allow_plaintext_token : bool
+        Whether the token may travel in plaintext beyond loopback, as where a mesh encrypts.
+
+    Raises
+    ------
+    InvalidRequest
+        The token would travel in plaintext, or cannot be sent.
+    OSError
+        A file that the environment names cannot be read.
     """
 
     def __init__(
@@ -37,15 +60,17 @@ class AsyncClient:
         target: str | None = None,
         *,
         deadline_seconds: float | None = None,
+        reconnect_seconds: float = DEFAULT_RECONNECT_SECONDS,
+        token: str | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        allow_plaintext_token: bool = False,
     ) -> None:
         self.target = server_address(target)
-        self._deadline = deadline_seconds
-        if credentials is None:
-            self._channel = grpc.aio.insecure_channel(self.target, options=OPTIONS)
-        else:
-            self._channel = grpc.aio.secure_channel(self.target, credentials, options=OPTIONS)
+        self._deadline, self._reconnect = deadline_seconds, reconnect_seconds
+        self._channel = open_channel(grpc.aio, self.target, token, credentials, allow_plaintext_token)
         self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
+        self._audit = audit_service_pb2_grpc.AuditServiceStub(self._channel)
+        self._jobs = job_service_pb2_grpc.JobServiceStub(self._channel)
         self._visualization = visualization_service_pb2_grpc.VisualizationServiceStub(self._channel)
 
     async def __aenter__(self) -> Self:
@@ -110,10 +135,39 @@ class AsyncClient:
             answer = await self._models.GetModel(request, timeout=self._deadline)
         return answer.model
 
-    async def stream(self, request: vis.VisualizeRequest) -> AsyncGenerator[vis.VisualizeResponse]:
+    async def audit(self, after_sequence: int = 0) -> AsyncGenerator[str]:
+        """Read the server's audit log; for admins.
+
+        Parameters
+        ----------
+        after_sequence : int
+            The last record that is known; 0 reads all of it.
+
+        Yields
+        ------
+        str
+            A record, as `neurofv.audit.verify` takes it.
+
+        Raises
+        ------
+        NeurofvError
+            The caller is no admin, or the call failed.
+        """
+        request = audit_service_pb2.ReadAuditRequest(after_sequence=after_sequence)
+        call = self._audit.ReadAudit(request, timeout=self._deadline)
+        try:
+            with translated(self.target):
+                async for response in call:
+                    yield response.line
+        finally:
+            call.cancel()
+
+    def stream(self, request: vis.VisualizeRequest) -> AsyncGenerator[vis.VisualizeResponse]:
         """Visualize, and yield what the server sends, as it comes.
 
-        Closing the generator cancels the call: the server stops within one step.
+        Closing the generator cancels the job, unless the request says detach: the server stops within one
+        step. If the server goes away or the connection breaks, the stream is taken up again behind the last
+        whole event; a volume that had begun then begins once more.
 
         Parameters
         ----------
@@ -128,19 +182,11 @@ class AsyncClient:
         Raises
         ------
         NeurofvError
-            The request was refused, the run failed or the connection broke.
+            The request was refused, the run failed, the job was cancelled or the connection broke for good.
         StreamBroken
             Events are missing.
         """
-        order = Order()
-        call = self._visualization.Visualize(request, timeout=self._deadline)
-        try:
-            with translated(self.target):
-                async for response in call:
-                    yield order.check(response)
-            order.finish()
-        finally:
-            call.cancel()
+        return self._follow(Course(request, self._patience()))
 
     async def estimate(
         self, model: str | vis.VisualizeRequest, **choices: Unpack[Choices]
@@ -188,8 +234,8 @@ class AsyncClient:
             The model's name, or a complete request.
         on_event : callable, optional
             A function or coroutine function, called with each `Accepted`, `StateChanged`, `Progress`,
-            complete `Volume` and `Completed`. An exception that it raises cancels the call and passes
-            through.
+            complete `Volume`, `VolumeSkipped` and `Completed`. An exception that it raises cancels the call
+            and passes through.
         keep_snapshots : bool
             Whether the result holds the snapshots; `on_event` gets them in any case.
         **choices

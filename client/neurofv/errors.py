@@ -116,6 +116,25 @@ def unreachable(target: str, cause: str) -> NeurofvError:
     return NeurofvError(grpc.StatusCode.UNAVAILABLE, "SERVER_UNREACHABLE", message, {"target": target})
 
 
+def job_cancelled(job: str, lost: bool = False) -> NeurofvError:
+    """Return the error of a job that was stopped at somebody's wish.
+
+    Parameters
+    ----------
+    job : str
+        Its name.
+    lost : bool
+        Whether the stream had broken, which the server takes for a wish.
+    """
+    message = f"{job} was cancelled"
+    if lost:
+        message += (
+            ": the server saw the connection break; send it again with detach=True (--detach), and the "
+            "job goes on without one"
+        )
+    return NeurofvError(grpc.StatusCode.CANCELLED, "JOB_CANCELLED", message, {"job": job})
+
+
 @contextmanager
 def translated(target: str) -> Iterator[None]:
     """Turn gRPC's errors within the block into `NeurofvError`.

@@ -6,21 +6,28 @@ for anything.
 
 from dataclasses import replace
 
-from neurofv.errors import StreamBroken
+from neurofv.errors import StreamBroken, job_cancelled
 from neurofv.results import Visualization
+from neurofv.v1 import job_service_pb2 as pb
 from neurofv.v1 import visualization_service_pb2 as vis
 from neurofv.volumes import Assembler, Volume
 
-Event = vis.Accepted | vis.StateChanged | vis.Progress | Volume | vis.Completed
+Event = vis.Accepted | vis.StateChanged | vis.Progress | Volume | vis.VolumeSkipped | vis.Completed
 
 
 class Order:
-    """Checks that a stream has no gap, the right beginning and an end."""
+    """Checks that a stream has no gap, the right beginning and an end.
 
-    def __init__(self) -> None:
-        self._sequence = 0
+    Parameters
+    ----------
+    after : int
+        The event behind which it begins.
+    """
+
+    def __init__(self, after: int = 0) -> None:
+        self._after = self._sequence = after
         self._volume = ""
-        self._completed = False
+        self.completed = False
 
     @property
     def whole(self) -> int:
@@ -48,14 +55,14 @@ class Order:
         kind = response.WhichOneof("event")
         if (kind in ("volume_chunk", "volume_end")) != bool(self._volume):
             raise StreamBroken(f"event {response.sequence} is {kind!r}, out of turn")
-        if self._completed:
+        if self.completed:
             raise StreamBroken(f"event {response.sequence} comes after the completed one")
         if (self._sequence == 0) != response.HasField("accepted"):
             raise StreamBroken(f"event {response.sequence} is {kind!r}, out of turn")
         self._sequence = response.sequence
         if kind in ("volume_begin", "volume_end"):
             self._volume = response.volume_begin.id
-        self._completed = response.HasField("completed")
+        self.completed = response.HasField("completed")
         return response
 
     def finish(self) -> None:
@@ -64,9 +71,9 @@ class Order:
         Raises
         ------
         StreamBroken
-            The last event was not `completed`.
+            The last event was not `completed`, unless nothing was left to come behind the first one.
         """
-        if not self._completed:
+        if not self.completed and (not self._after or self._sequence > self._after):
             raise StreamBroken(f"the stream ended after event {self._sequence} without a result")
 
 
@@ -77,14 +84,17 @@ class Collector:
     ----------
     keep_snapshots : bool
         Whether the result holds the snapshots too.
+    job : str
+        The job's name, if it is known already.
     """
 
-    def __init__(self, keep_snapshots: bool = True) -> None:
+    def __init__(self, keep_snapshots: bool = True, job: str = "") -> None:
         self._keep_snapshots = keep_snapshots
         self._assembler = Assembler()
-        self._job = ""
-        self._snapshots: list[Volume] = []
-        self._kept: list[Volume] = []
+        self._job = job
+        # By id: after a break a volume may come once more.
+        self._snapshots: dict[str, Volume] = {}
+        self._kept: dict[str, Volume] = {}
         self._completed: vis.Completed | None = None
 
     def take(self, response: vis.VisualizeResponse) -> Event | None:
@@ -107,11 +117,17 @@ class Collector:
         """
         match response.WhichOneof("event"):
             case "volume_begin":
+                # Once more, if the stream broke within it.
+                self._assembler.drop(response.volume_begin.id)
                 self._assembler.begin(response.volume_begin)
             case "volume_chunk":
                 self._assembler.chunk(response.volume_chunk)
+            case "volume_skipped":
+                # It had begun before the stream broke, and made room meanwhile.
+                self._assembler.drop(response.volume_skipped.id)
+                return response.volume_skipped
             case "volume_end":
-                return self._volume(self._assembler.end(response.volume_end))
+                return self.add(self._assembler.end(response.volume_end))
             case "accepted":
                 self._job = response.accepted.job
                 return response.accepted
@@ -124,6 +140,36 @@ class Collector:
                 return response.completed
         # A newer server may send events that this client does not know.
         return None
+
+    def add(self, volume: Volume) -> Volume:
+        """Take a whole volume, and return it."""
+        if volume.kind != "intermediate":
+            self._kept[volume.id] = volume
+        elif self._keep_snapshots:
+            self._snapshots[volume.id] = volume
+        return volume
+
+    def missing(self, job: pb.Job) -> list[str]:
+        """Return the ids of the volumes that came before the stream was watched.
+
+        Parameters
+        ----------
+        job : Job
+            As it stands, now that the stream has ended.
+
+        Raises
+        ------
+        NeurofvError
+            The job has no result.
+        """
+        self._assembler.close()
+        if job.state == vis.JOB_STATE_CANCELLED:
+            raise job_cancelled(job.name)
+        if self._completed is None and job.HasField("completed"):
+            self._completed = job.completed
+        if self._completed is None:
+            return []
+        return sorted(self._completed.provenance.volumes.keys() - self._kept.keys())
 
     def result(self) -> Visualization:
         """Return what the stream amounts to: the first volume, which holds the others.
@@ -140,7 +186,7 @@ class Collector:
             raise StreamBroken("the stream holds no result")
         completed = self._completed
         evaluations = [completed.evaluation, *completed.batch]
-        if stray := next((volume for volume in self._kept if volume.item >= len(evaluations)), None):
+        if stray := next((volume for volume in self._kept.values() if volume.item >= len(evaluations)), None):
             raise StreamBroken(f"volume {stray.id!r} came without figures on it")
         self._check_digests(completed.provenance)
         first, *others = [
@@ -152,7 +198,7 @@ class Collector:
 
     def _item(self, item: int, evaluation: vis.Evaluation, provenance: vis.Provenance) -> Visualization:
         """Return one volume of the batch with all that belongs to it."""
-        parts = {volume.kind: volume for volume in self._kept if volume.item == item}
+        parts = {volume.kind: volume for volume in self._kept.values() if volume.item == item}
         final = parts.pop("final", None)
         if final is None:
             raise StreamBroken(f"the stream holds no final volume of item {item}, but figures on it")
@@ -165,22 +211,15 @@ class Collector:
             volume=final,
             evaluation=evaluation,
             provenance=provenance,
-            snapshots=tuple(volume for volume in self._snapshots if volume.item == item),
+            snapshots=tuple(volume for volume in self._snapshots.values() if volume.item == item),
             extras={kind: volume for kind, volume in parts.items() if kind},
         )
 
     def _check_digests(self, provenance: vis.Provenance) -> None:
         """Hold the volumes that came against the list of those that were made."""
-        came = {volume.id: volume.sha256 for volume in self._kept}
+        came = {name: volume.sha256 for name, volume in self._kept.items()}
         for name in sorted(came.keys() | provenance.volumes.keys()):
             if name not in came:
                 raise StreamBroken(f"the provenance names volume {name!r}, which did not come")
             if came[name] != provenance.volumes.get(name):
                 raise StreamBroken(f"the provenance describes another volume {name!r} than the one that came")
-
-    def _volume(self, volume: Volume) -> Volume:
-        if volume.kind != "intermediate":
-            self._kept.append(volume)
-        elif self._keep_snapshots:
-            self._snapshots.append(volume)
-        return volume

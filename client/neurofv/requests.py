@@ -14,6 +14,10 @@ from neurofv.objectives import objectives
 from neurofv.v1 import method_pb2 as method
 from neurofv.v1 import visualization_service_pb2 as vis
 
+_PLAIN = ("version", "seed", "steps", "snapshot_every", "samples", "transforms", "stopping")
+# Of how a request is sent, and no part of what is computed.
+DELIVERY = ("request_id", "detach")
+
 
 class Choices(TypedDict, total=False):
     """What to visualize and how; what is left out takes the server's default.
@@ -87,6 +91,10 @@ class Choices(TypedDict, total=False):
         A second model, NAME or NAME/VERSION, which says whether it sees the same class.
     real_images : mapping
         Real images by class, each as `subject` or a sequence of such: activations are compared with theirs.
+    request_id : str
+        Sent again within a day, it means the same job; a UUID by default.
+    detach : bool
+        Whether the job goes on when its caller has left or the connection is lost.
     """
 
     version: int
@@ -120,6 +128,8 @@ class Choices(TypedDict, total=False):
     precision: str
     transfer: str
     real_images: Mapping[str, Image | Sequence[Image]]
+    request_id: str
+    detach: bool
 
 
 def build_request(model: str, **choices: Unpack[Choices]) -> vis.VisualizeRequest:
@@ -151,7 +161,7 @@ def build_request(model: str, **choices: Unpack[Choices]) -> vis.VisualizeReques
     first, *batch = objectives(given)
     request = vis.VisualizeRequest(objective=first, batch=batch)
     fill(request, {"model": model}, "request")
-    for name in ("version", "seed", "steps", "snapshot_every", "samples", "transforms", "stopping"):
+    for name in (*_PLAIN, *DELIVERY):
         fill(request, {name: given[name]} if name in given else {}, "request")
     if "regularizers" in given:
         _regularizers(request.regularization, given["regularizers"])

@@ -195,6 +195,11 @@ class Assembler:
         self._begin, self._data = None, bytearray()
         return Volume(begin, data)
 
+    def drop(self, volume_id: str) -> None:
+        """Forget what has come of a volume, if it is the one that is open."""
+        if self._begin is not None and self._begin.id == volume_id:
+            self._begin, self._data = None, bytearray()
+
     def close(self) -> None:
         """Make sure that no volume is open.
 

@@ -57,7 +57,8 @@ class Latent(ABC):
     Attributes
     ----------
     free : list of Tensor, (batch, ...)
-        The leaves that the optimizer moves.
+        The leaves that the optimizer moves. All that changes from step to step is in them: a run that is
+        resumed makes the rest anew from the spec and the seeds.
     in_place : bool
         Whether the network sees the volume itself, so that a gradient on what it sees is one on the volume.
     """

@@ -5,10 +5,11 @@ import hashlib
 import re
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import structlog
 
-from models import Repository
+from models import ModelError, Repository
 from neurofv.v1 import visualization_service_pb2 as vis
 from service.errors import (
     ArtifactExpired,
@@ -16,6 +17,7 @@ from service.errors import (
     JobNotFinished,
     JobNotFound,
     ModelChanged,
+    ServiceError,
 )
 from service.jobs.admission import check_quota, new_row
 from service.jobs.bundles import find_bundle, find_plan
@@ -24,6 +26,7 @@ from service.jobs.job import Job, Outcome
 from service.jobs.journal import Journal
 from service.jobs.plan import Plan
 from service.observability.metrics import Metrics
+from service.observability.tracing import job_span
 from service.security.audit import AuditLog
 from service.security.identity import SERVER, Principal, Role, caller
 from service.settings import Settings
@@ -94,13 +97,14 @@ class Desk:
         """Take up the jobs that a former process left: those that ran go on from their checkpoints."""
         records = await asyncio.to_thread(self.store.unfinished)
         ran, waited = [], []
+        changed = {key: self._changed(*key) for key in {(r.model, r.version, r.digest) for r in records}}
         for record in records:
-            volumes = await asyncio.to_thread(self.store.volumes, record.number)
+            volumes = await asyncio.to_thread(self.store.volumes, record.number) if record.told else []
             job = self._live[record.id] = Job(record, volumes)
             if record.state == vis.JOB_STATE_CANCELLING:
                 self._ended(job, Outcome(vis.JOB_STATE_CANCELLED))
-            elif (changed := self._changed(record)) is not None:
-                self._ended(job, Outcome(vis.JOB_STATE_FAILED, to_status(changed)))
+            elif (error := changed[record.model, record.version, record.digest]) is not None:
+                self._ended(job, Outcome(vis.JOB_STATE_FAILED, to_status(error)))
             elif record.state == vis.JOB_STATE_RUNNING:
                 job.crashes += 1
                 if job.crashes >= ATTEMPTS:
@@ -114,18 +118,15 @@ class Desk:
             _log.info("jobs_recovered", running=len(ran), waiting=len(waited))
         self.dispatcher.enqueue(*ran, *waited)
 
-    def _changed(self, record: Record) -> Exception | None:
-        """Return why a job's model is not what it was."""
-        try:
-            bundle = find_bundle(self.repository, record.model, record.version)
-        except Exception:
-            bundle = None
-        if bundle is not None and bundle.digest == record.digest:
-            return None
+    def _changed(self, model: str, version: int, digest: str) -> ModelChanged | None:
+        """Return what is wrong if a model is not the one that jobs were created for."""
+        with suppress(ServiceError, ModelError):
+            if find_bundle(self.repository, model, version).digest == digest:
+                return None
         return ModelChanged(
-            f"model {record.model}/{record.version} is no longer the one that the job was created for; "
+            f"model {model}/{version} is no longer the one that the job was created for; "
             "create the job again",
-            model=record.model,
+            model=model,
         )
 
     async def create(self, request: vis.VisualizeRequest, pinned: bool = False) -> Record:
@@ -181,6 +182,7 @@ class Desk:
         record, new = await self._journal.write(act)
         if new:
             job = self._live[record.id] = Job(record)
+            job.span = job_span(record.model, plan.spec.steps)
             self._metrics.jobs_submitted.labels(record.model).inc()
             self.dispatcher.enqueue(job)
         return record
@@ -208,8 +210,6 @@ class Desk:
             owner = await asyncio.to_thread(self.store.removed, number)
             if owner is not None and _sees(principal, owner):
                 raise ArtifactExpired(f"{name} was removed when its time was over; run it again")
-        else:
-            await self.act("job.refused", name, outcome="NOT_FOUND")
         raise JobNotFound(name)
 
     def live(self, record: Record) -> Job | None:
@@ -303,6 +303,7 @@ class Desk:
         done = self._journal.add(job, change)
         done.add_done_callback(lambda _: self._live.pop(job.id, None))
         self._metrics.jobs_finished.labels(job.model, state, reason).inc()
+        job.span.end(state, reason)
         self._metrics.job_attempts.observe(job.crashes + 1)
         _log.info("job_finished", job=job.name, model=job.model, state=state, reason=reason)
         return done

@@ -5,12 +5,12 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 
 from neurofv.v1 import visualization_service_pb2 as vis
-from service.errors import AttemptsExhausted, Draining, QueueFull, WorkerLost
+from service.errors import AttemptsExhausted, Draining, QueueFull, StorageBusy, StorageFull, WorkerLost
 from service.jobs.job import Job, Outcome
 from service.jobs.journal import Journal
 from service.jobs.sharing import ALONE, Room, company
@@ -21,6 +21,8 @@ from service.storage.store import Store
 # A job whose process has died so often is not begun again.
 ATTEMPTS = 3
 _LONGEST_PAUSE = 30.0
+_READ_AGAIN = 1.0
+_Answer = TypeVar("_Answer")
 _log = structlog.get_logger()
 
 
@@ -264,19 +266,21 @@ class Dispatcher:
     async def _begin(self, jobs: Sequence[Job]) -> list[Job]:
         """Fetch what the worker needs, and say that the jobs run; return those that are still wanted."""
         for job in jobs:
-            job.request = await asyncio.to_thread(self._store.request, job.number)
+            job.request = await _read(partial(self._store.request, job.number))
             if job.interrupted:
-                job.checkpoint = await asyncio.to_thread(self._store.newest_checkpoint, job.record)
+                job.checkpoint = await _read(partial(self._store.newest_checkpoint, job.record))
                 self._metrics.jobs_resumed.inc()
         for job in [job for job in jobs if job.cancel_requested.is_set()]:
             self._on_end(job, Outcome(vis.JOB_STATE_CANCELLED))
-        rest = [job for job in jobs if not job.ended]
+        # While the server drains, who has not begun goes on waiting.
+        rest = [] if self.draining else [job for job in jobs if not job.ended]
         self._metrics.jobs_running.set(len(rest))
         if len(rest) > 1:
             self._metrics.jobs_shared.inc(len(rest))
             _log.info("jobs_share_a_batch", jobs=[job.name for job in rest])
         for job in rest:
             self._metrics.queue_wait.observe(max(0.0, time.time() - job.created))
+            job.span.running()
             self._journal.add(job, job.move(vis.JOB_STATE_RUNNING))
         return rest
 
@@ -294,6 +298,16 @@ class Dispatcher:
         self._waiting.appendleft(job)
         self._metrics.jobs_running.dec()
         self._metrics.queue_depth.set(len(self._waiting))
+
+
+async def _read(act: Callable[[], _Answer]) -> _Answer:
+    """Read from the store, again and again while it cannot be read."""
+    while True:
+        try:
+            return await asyncio.to_thread(act)
+        except (StorageFull, StorageBusy) as error:
+            _log.warning("storage_fault", reason=error.reason, next_try_seconds=_READ_AGAIN)
+            await asyncio.sleep(_READ_AGAIN)
 
 
 def exhausted(job: Job) -> Outcome:

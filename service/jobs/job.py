@@ -11,11 +11,14 @@ from google.rpc import status_pb2
 
 from neurofv.v1 import visualization_service_pb2 as vis
 from service.jobs.sharing import Share
+from service.observability.tracing import JobSpan
 from service.storage.records import ENDED, Change, Checkpoint, Record, Volume
 from service.volumes.nifti import VolumeFile
 
 # Watchers further behind than this read from the database.
 _TAIL = 256
+# Who is so many snapshots behind a running job is shown the newest ones.
+_BEHIND = 3
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ class Job:
         self.cancel_time = 0.0
         # What the next worker begins with.
         self.request = b""
+        self.span = JobSpan()
         self.checkpoint: Checkpoint | None = None
         self._sequence = record.last_sequence
         self._snapshots = deque(volume for volume in volumes if volume.snapshot and volume.kept)
@@ -87,7 +91,7 @@ class Job:
         self.over = False
         self.status: status_pb2.Status | None = None
         self._tail: deque[vis.VisualizeResponse] = deque(maxlen=_TAIL)
-        self._newest: dict[int, int] = {}
+        self._newest: dict[int, deque[int]] = {}
         self._news = asyncio.Event()
 
     @property
@@ -206,7 +210,8 @@ class Job:
             self._tail.append(event)
             self.committed = event.sequence
         if change.volume is not None and change.volume.is_snapshot:
-            self._newest[change.volume.begin.item] = self.committed
+            newest = self._newest.setdefault(change.volume.begin.item, deque(maxlen=_BEHIND))
+            newest.append(self.committed)
         self.over = self.over or change.over
         self.wake()
 
@@ -224,8 +229,9 @@ class Job:
         return list(self._tail)[sequence + 1 - self._tail[0].sequence :]
 
     def superseded(self, event: vis.VisualizeResponse) -> bool:
-        """Whether a newer snapshot of the same item is there while the job goes on."""
-        return not self.over and self._newest.get(event.volume_begin.item, 0) > event.sequence
+        """Whether several newer snapshots of the same item are there while the job goes on."""
+        newest = self._newest.get(event.volume_begin.item, deque[int]())
+        return not self.over and len(newest) == _BEHIND and newest[0] > event.sequence
 
     @property
     def news(self) -> asyncio.Event:

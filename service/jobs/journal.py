@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import structlog
 
-from service.errors import StorageBusy, StorageFull
+from service.errors import Draining, StorageBusy, StorageFull
 from service.jobs.job import Job
 from service.observability.metrics import Metrics
 from service.status import reason_of, to_status
@@ -45,6 +45,7 @@ class Journal:
         self._work = asyncio.Event()
         self._progress = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._closed = False
 
     def start(self) -> None:
         """Begin to write."""
@@ -55,9 +56,14 @@ class Journal:
 
         Raises
         ------
-        StorageFull, StorageBusy
+        StorageFull, StorageBusy, Draining
             Nothing has changed.
         """
+        if self._closed:
+            raise Draining
+        return await self._in_turn(act)
+
+    async def _in_turn(self, act: Callable[[], _Answer]) -> _Answer:
         return await asyncio.get_running_loop().run_in_executor(self._writer, act)
 
     def add(self, job: Job, change: Change) -> asyncio.Future[None]:
@@ -77,6 +83,7 @@ class Journal:
     async def close(self, seconds: float) -> None:
         """Write what waits, for so long, and end."""
         end = time.monotonic() + seconds
+        self._closed = True
         while self._pending and time.monotonic() < end:
             await asyncio.sleep(0.01)
         if self._task is not None:
@@ -90,9 +97,11 @@ class Journal:
             batch = list(self._pending)
             begun = time.monotonic()
             try:
-                await self.write(lambda: self._store.commit([change for _, change, _ in batch]))  # noqa: B023
+                await self._in_turn(lambda: self._store.commit([change for _, change, _ in batch]))  # noqa: B023
             except (StorageFull, StorageBusy) as error:
-                self._metrics.storage_faults.labels(error.reason).inc()
+                self._metrics.storage_faults.labels(
+                    "full" if isinstance(error, StorageFull) else "busy"
+                ).inc()
                 _log.warning("storage_fault", reason=error.reason, changes=len(batch), next_try_seconds=pause)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)

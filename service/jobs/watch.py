@@ -50,7 +50,7 @@ class Watch:
         Draining
             The server shuts down; the stream can be taken up again.
         """
-        job = self._desk.live(self._record)
+        job = await self._live()
         last = job.committed if job else (await self._again()).last_sequence
         if after > last:
             rule = f"is {after}, but the job's newest event is {last}; watch from there"
@@ -129,6 +129,14 @@ class Watch:
             block = await asyncio.to_thread(next, blocks, None) if offset < begin.bytes else None
         end = vis.VolumeEnd(id=begin.id)
         yield vis.VisualizeResponse(sequence=event.sequence, time=event.time, volume_end=end)
+
+    async def _live(self) -> Job | None:
+        """Return the job, or None if it has ended; one that is being taken up is not there for a moment."""
+        while (job := self._desk.live(self._record)) is None and not (await self._again()).over:
+            if self._desk.dispatcher.draining:
+                raise Draining
+            await asyncio.sleep(0.05)
+        return job
 
     async def _again(self) -> Record:
         record = await asyncio.to_thread(self._desk.store.get, self._record.id)

@@ -9,8 +9,8 @@ Which of the two can be ahead? A record is on the disk before the head is
 written, so a crash leaves the log ahead, never the head: a head that the log
 does not hold means that lines were cut off.
 
-The file is not rotated: a chain has one beginning. A thousand records take
-some 400 kB, and are read again in a hundredth of a second at the next start.
+The file is not rotated: a chain has one beginning. A hundred thousand records
+take some 40 MB, and are checked in about 4 s at the next start.
 """
 
 import errno
@@ -20,7 +20,7 @@ import json
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -53,6 +53,8 @@ class AuditLog:
     ----------
     path : Path
         The log; made if it is missing. `<path>.head` lies beside it.
+    on_record : callable
+        Called after each record.
 
     Raises
     ------
@@ -62,8 +64,9 @@ class AuditLog:
         It cannot be read or made.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, on_record: Callable[[], object] = lambda: None) -> None:
         self._path = path
+        self._on_record = on_record
         self._head_path = path.with_name(path.name + ".head")
         self._lock = threading.Lock()
         self._file = _open(path)
@@ -127,6 +130,7 @@ class AuditLog:
             self._append(canonical(entry | {"hash": digest}) + b"\n")
             self._sequence, self._hash = self._sequence + 1, digest
             self._note_head()
+        self._on_record()
         failpoint("audit.after_write")
 
     def lines(self, after: int = 0) -> Iterator[str]:
@@ -169,8 +173,8 @@ class AuditLog:
         if not self._head_path.exists():
             if self._path.stat().st_size:
                 raise AuditBroken(
-                    f"{self._head_path.name} is missing, so the log's end may be cut off; put it back, or move "
-                    "the log away to begin a new one"
+                    f"{self._head_path.name} is missing, so the log's end may be cut off; put it back, or "
+                    "move the log away to begin a new one"
                 )
             # Under its name only when it is whole.
             made = self._head_path.with_name(self._head_path.name + ".new")
@@ -191,8 +195,8 @@ class AuditLog:
         sequence, digest = noted
         if chain.wanted_hash != digest:
             raise AuditBroken(
-                f"the log ends or differs at line {min(sequence, chain.sequence + 1)}, but its head says that "
-                f"there were {sequence} records; put the lines back from a copy"
+                f"the log ends or differs at line {min(sequence, chain.sequence + 1)}, but its head says "
+                f"that there were {sequence} records; put the lines back from a copy"
             )
         return os.open(self._head_path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
 

@@ -18,7 +18,7 @@ from service.storage import schema
 _BUSY_SECONDS = 2.0
 # "neurofv" on a telephone's keys: the lock that says which server a PostgreSQL database belongs to.
 _ADVISORY_KEY = 6387638
-_FULL = ("full", "No space left", "disk I/O error", "could not extend", "could not write")
+_FULL = ("full", "No space left", "could not extend", "could not write")
 # From a version of the schema to the next one: what is done to the connection.
 MIGRATIONS: dict[int, Callable[[Connection], None]] = {}
 _log = structlog.get_logger()

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Select, delete, func, insert, select, update
 from neurofv.v1 import visualization_service_pb2 as vis
 from service.errors import ArtifactCorrupt, RequestIdReused
 from service.failpoints import failpoint
+from service.observability.metrics import Metrics
 from service.storage import files, schema
 from service.storage.database import Database
 from service.storage.files import Files
@@ -39,6 +40,8 @@ class Store:
         The database; empty for SQLite in the folder.
     folder : Path
         The server's own.
+    metrics : Metrics
+        Where figures go.
     audit : callable
         Records the end of a job before it is stored.
 
@@ -48,8 +51,9 @@ class Store:
         It cannot be this server's.
     """
 
-    def __init__(self, url: str, folder: Path, audit: Callable[[Change], None]) -> None:
+    def __init__(self, url: str, folder: Path, metrics: Metrics, audit: Callable[[Change], None]) -> None:
         self._database = Database(url, folder)
+        self._metrics = metrics
         self._audit = audit
         self.files = Files(folder)
 
@@ -152,7 +156,8 @@ class Store:
                 files.write(path, change.volume.data, "volume", durable=not change.volume.is_snapshot)
             if change.checkpoint is not None:
                 path = self.files.checkpoint(change.id, change.checkpoint.step)
-                files.write(path, change.checkpoint.data, "checkpoint")
+                with self._metrics.checkpoint_write.time():
+                    files.write(path, change.checkpoint.data, "checkpoint")
         over = any(change.over for change in changes)
         for change in changes:
             if change.audit:
@@ -281,6 +286,8 @@ class Store:
             try:
                 return Checkpoint(row.step, row.told, files.read(path, row.sha256, row.bytes, what))
             except ArtifactCorrupt:
+                self._metrics.checkpoint_failures.inc()
+                self._metrics.storage_faults.labels("corrupt").inc()
                 _log.warning("checkpoint_corrupt", job=record.name, step=row.step)
         return None
 

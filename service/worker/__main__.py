@@ -11,6 +11,7 @@ import queue
 import signal
 import socket
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -70,11 +71,15 @@ class Worker:
 
     def serve(self) -> None:
         """Warm the models up, then run jobs until the server goes away."""
+        loads = []
         for entry in self._repository.entries():
             if entry.ready:
+                begun = time.monotonic()
                 self._model(self._repository.get(entry.name, entry.version))
+                loads.append(time.monotonic() - begun)
         threading.Thread(target=self._listen, daemon=True).start()
-        self._teller.send(wire.Kind.READY, 0, self._device.type.encode())
+        facts = [self._device.type, *(f"{seconds:.6f}" for seconds in loads)]
+        self._teller.send(wire.Kind.READY, 0, " ".join(facts).encode())
         tasks: list[Task] = []
         while True:
             frame = self._jobs.get()

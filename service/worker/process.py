@@ -94,7 +94,10 @@ class WorkerProcess:
             await self.stop()
             raise WorkerLost("the worker process did not start; the server's log says why") from None
         self._reader = reader
-        self._room = room(self._settings, hello.data.decode())
+        device, *seconds = hello.data.decode().split()
+        for each in seconds:
+            self._metrics.model_load_duration.observe(float(each))
+        self._room = room(self._settings, device)
         self._of_jobs = asyncio.Queue()
         self._sorter = asyncio.create_task(self._sort(reader, self._of_jobs))
 

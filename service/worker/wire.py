@@ -21,7 +21,9 @@ class Kind(IntEnum):
 
     RUN = 1  # to the worker: a resolved VisualizeRequest
     CANCEL = 2  # to the worker: stop this job within one step
-    READY = 3  # from the worker: models are loaded; the kind of its device, such as cpu
+    READY = (
+        3  # from the worker: models are loaded; the kind of its device, such as cpu, and each one's seconds
+    )
     EVENT = 4  # from the worker: a VisualizeResponse
     VOLUME = 5  # from the worker: length, VolumeBegin, file
     STOPPED = 6  # from the worker: cancelled, as asked

@@ -128,10 +128,12 @@ def a_stream(
     return numbered(events)
 
 
-def numbered(events: Sequence[vis.VisualizeResponse]) -> list[vis.VisualizeResponse]:
+def numbered(events: Sequence[vis.VisualizeResponse], after: int = 0) -> list[vis.VisualizeResponse]:
+    """Number events as the server does: the messages that carry one volume share a number."""
     copies = [vis.VisualizeResponse.FromString(event.SerializeToString()) for event in events]
-    for number, event in enumerate(copies, 1):
-        event.sequence = number
+    for event in copies:
+        after += event.WhichOneof("event") not in ("volume_chunk", "volume_end")
+        event.sequence = after
     return copies
 
 

@@ -46,7 +46,7 @@ def test_snapshots_need_not_be_kept() -> None:
 
 @given(st.integers(0, len(STREAM) - 1))
 def test_a_lost_event_is_found(place: int) -> None:
-    with pytest.raises(StreamBroken):
+    with pytest.raises((StreamBroken, VolumeCorrupt)):
         fold(STREAM[:place] + STREAM[place + 1 :])
 
 
@@ -58,7 +58,7 @@ def test_a_stream_cut_short_is_found(length: int) -> None:
 
 @given(st.integers(0, len(STREAM) - 1))
 def test_a_doubled_event_is_found(place: int) -> None:
-    with pytest.raises(StreamBroken):
+    with pytest.raises((StreamBroken, VolumeCorrupt)):
         fold(STREAM[: place + 1] + STREAM[place:])
 
 
@@ -76,7 +76,7 @@ def test_a_completion_without_its_volume_is_refused() -> None:
     with pytest.raises(StreamBroken, match="did not come"):
         fold(numbered(without))
     open_end = [event for event in STREAM if not event.HasField("volume_end")]
-    with pytest.raises(VolumeCorrupt, match="breaks off"):
+    with pytest.raises(StreamBroken, match="was lost"):
         fold(numbered(open_end))
 
 

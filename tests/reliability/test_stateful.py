@@ -13,7 +13,14 @@ import pytest
 from google.protobuf import text_format
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
 
 from benchmarks.reliability.quick import frames
 from benchmarks.reliability.tiny import NAME, make_zoo

@@ -23,7 +23,7 @@ async def open_desk(
     """Open a desk on a folder; the last of what is returned closes it."""
     chosen = Settings(repository=ZOO, data=folder, **({"threads": 1} | settings))  # type: ignore[arg-type]
     metrics, audit = Metrics({}), AuditLog(folder / "audit.jsonl")
-    store = Store(chosen.database, folder, lambda change: None)
+    store = Store(chosen.database, folder, metrics, lambda change: None)
     journal = Journal(store, metrics)
     desk = Desk(Repository(ZOO), chosen, store, journal, audit, metrics)
     worker = WorkerProcess(chosen, journal, metrics)

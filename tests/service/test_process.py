@@ -73,10 +73,13 @@ def test_a_killed_worker_costs_its_job_an_attempt(own_server: RunningServer) -> 
 
 
 def test_a_job_whose_worker_dies_at_every_attempt_fails(own_server: RunningServer) -> None:
-    with pytest.raises(grpc.RpcError) as caught:
+    def kill_again_and_again() -> None:
         for event in own_server.visualization.Visualize(LONG, timeout=120):
             if event.progress.step and own_server.workers():
                 os.kill(own_server.workers()[0], signal.SIGKILL)
+
+    with pytest.raises(grpc.RpcError) as caught:
+        kill_again_and_again()
     assert failure(caught.value) == (
         grpc.StatusCode.FAILED_PRECONDITION,
         "ATTEMPTS_EXHAUSTED",
@@ -159,11 +162,15 @@ def test_ctrl_c_in_a_terminal_lets_the_running_job_go_on_at_the_next_start(tmp_p
     running = RunningServer(ZOO, threads=1, own_group=True, data=tmp_path)
     whole = Stream(list(running.visualization.Visualize(MEDIUM, timeout=120)))
     events = []
-    with pytest.raises(grpc.RpcError) as caught:
+
+    def interrupt() -> None:
         for event in running.visualization.Visualize(MEDIUM, timeout=120):
             events.append(event)
             if event.progress.step == 10:
                 os.killpg(running.process.pid, signal.SIGINT)
+
+    with pytest.raises(grpc.RpcError) as caught:
+        interrupt()
     assert failure(caught.value)[:2] == (grpc.StatusCode.UNAVAILABLE, "SERVER_DRAINING")
     assert running.process.wait(30) == 0
     assert "text" not in {entry["event"] for entry in running.log}

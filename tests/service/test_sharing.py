@@ -161,7 +161,9 @@ class Call(threading.Thread):
         kept, snapshots = [], self.snapshots()
         for event in self.events:
             which = event.WhichOneof("event")
-            if which.startswith("volume_") and getattr(event, which).id in snapshots:
+            if which == "volume_skipped" or (
+                which.startswith("volume_") and getattr(event, which).id in snapshots
+            ):
                 continue
             bare = vis.VisualizeResponse()
             bare.CopyFrom(event)

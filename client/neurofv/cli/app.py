@@ -1,4 +1,4 @@
-"""The commands: models, layers, estimate, visualize, demo."""
+"""The commands, put together; models and layers."""
 
 from typing import Annotated, Any
 
@@ -9,10 +9,14 @@ from rich.table import Table
 
 from neurofv import __version__
 from neurofv.cli import options
+from neurofv.cli.audit import audit
 from neurofv.cli.console import out, reporting
 from neurofv.cli.demo import demo
-from neurofv.cli.visualize import estimate, visualize
-from neurofv.client import Client
+from neurofv.cli.groups import Connection, grouped
+from neurofv.cli.jobs import cancel, delete, download, job, jobs, pin, unpin
+from neurofv.cli.replay import replay
+from neurofv.cli.visualize import estimate, submit, visualize
+from neurofv.cli.watch import watch
 from neurofv.requests import split_model
 from neurofv.v1 import model_service_pb2 as pb
 
@@ -23,9 +27,11 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(visualize)
-app.command()(estimate)
-app.command()(demo)
+for command in (visualize, submit, estimate, demo):
+    app.command()(command)
+for command in (jobs, job, watch, download, cancel, delete, pin, unpin, replay):
+    app.command(rich_help_panel="Jobs")(command)
+app.add_typer(audit, name="audit")
 
 
 def _version(asked: bool) -> None:
@@ -44,10 +50,10 @@ def _main(
 
 
 @app.command()
-def models(server: options.Server = options.SERVER, wait: options.Wait = options.DEFAULT_WAIT) -> None:
+@grouped
+def models(connection: Connection) -> None:
     """List the models of the server."""
-    with reporting(), Client(server) as client:
-        client.wait_until_ready(wait)
+    with reporting(), connection.opened() as client:
         table = Table("model", "version", "state", box=SIMPLE_HEAD)
         for entry in client.models():
             state = "[green]ready[/]" if entry.ready else f"[red]not ready[/]: {escape(entry.reason)}"
@@ -56,15 +62,12 @@ def models(server: options.Server = options.SERVER, wait: options.Wait = options
 
 
 @app.command()
-def layers(
-    model: options.ModelName,
-    server: options.Server = options.SERVER,
-    wait: options.Wait = options.DEFAULT_WAIT,
-) -> None:
+@grouped
+def layers(model: options.ModelName, connection: Connection) -> None:
     """List the layers of a model, and its classes."""
-    with reporting(), Client(server) as client:
+    with reporting():
         name, version = split_model(model, "model")
-        client.wait_until_ready(wait)
+    with reporting(), connection.opened() as client:
         found = client.model(name, version)
     space = found.input
     out.print(f"[bold]{found.name}/{found.version}[/] reads {_times(space.shape)} voxels of {space.space}")

@@ -29,6 +29,8 @@ _WIDTH = None if sys.stdout.isatty() else 160
 out = Console(highlight=False, width=_WIDTH)
 err = Console(stderr=True, highlight=False)
 
+CANCELLED = "cancelled; the server stops within one step"
+
 # The library names its arguments, the command its options.
 _OPTIONS = {
     "class_name": "--class",
@@ -41,14 +43,21 @@ _OPTIONS = {
     "real_images": "--real",
     "path": "--output",
     "model": "MODEL",
+    "states": "--state",
+    "job": "JOB",
 }
 
 
 @contextmanager
-def reporting() -> Iterator[None]:
+def reporting(interrupted: Callable[[], str] = lambda: CANCELLED) -> Iterator[None]:
     """Turn failures within the block into one readable line and an exit code.
 
     1 for a failure of the server or of a file, 2 for wrong usage, 130 for Ctrl-C.
+
+    Parameters
+    ----------
+    interrupted : callable, optional
+        Returns what is said after Ctrl-C; by default that the job is cancelled.
     """
     try:
         yield
@@ -60,7 +69,7 @@ def reporting() -> Iterator[None]:
     except OSError as error:
         raise _failure(f"{error.filename or 'a file'}: {error.strerror or error}", 1) from None
     except KeyboardInterrupt:
-        raise _failure("cancelled; the server stops within one step", 130) from None
+        raise _failure(interrupted(), 130) from None
 
 
 def warn(message: str) -> None:
@@ -85,6 +94,13 @@ def _objective(event: vis.Progress) -> str:
         return f"objective {event.objective:.2f}"
     each = [event.objective, *(item.objective for item in event.batch)]
     return f"mean objective {fmean(each):.2f} of {len(each)} volumes"
+
+
+def _state(event: vis.StateChanged) -> str:
+    state = vis.JobState.Name(event.state).removeprefix("JOB_STATE_").lower()
+    if event.attempt > 1 or event.from_step:
+        return f"{state} again, from step {event.from_step}"
+    return state
 
 
 class Display:
@@ -133,8 +149,7 @@ class Display:
                     if self._overall is not None:
                         self._bars.update(self._overall, total=event.request.steps * self._several)
                 case vis.StateChanged():
-                    state = vis.JobState.Name(event.state).removeprefix("JOB_STATE_").lower()
-                    self._bars.update(task, state=state)
+                    self._bars.update(task, state=_state(event))
                 case vis.Progress():
                     self._bars.update(task, completed=event.step, state=_objective(event))
                     if self._overall is not None:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from neurofv.cli import options
 from neurofv.cli.console import Display, out, reporting
+from neurofv.cli.groups import Connection, grouped
 from neurofv.cli.output import drawn, save
 from neurofv.cli.reading import read_edges, read_setting
 from neurofv.client import Client
@@ -38,7 +39,9 @@ _PLAUSIBLE = {
 _STEPS = 128
 
 
+@grouped
 def demo(
+    connection: Connection,
     model: Annotated[str, typer.Option(help="NAME or NAME/VERSION.")] = "lesion-shapes-robust",
     output: Annotated[Path, typer.Option("-o", "--output", help="Directory for the files.")] = Path(
         "demo-output"
@@ -48,9 +51,6 @@ def demo(
     canvas: options.Canvas = None,
     start: options.Start = None,
     picture: options.Picture = True,
-    server: options.Server = options.SERVER,
-    wait: options.Wait = options.DEFAULT_WAIT,
-    deadline: options.Deadline = None,
 ) -> None:
     """Ask for every class of a model, one after the other, and draw an overview."""
     with reporting():
@@ -66,8 +66,7 @@ def demo(
             **_PLAUSIBLE,
         }
         table, results = _table(), []
-        with Client(server, deadline_seconds=deadline) as client:
-            client.wait_until_ready(wait)
+        with connection.opened() as client:
             for class_name, result, seconds in _every_class(client, name, choices):
                 files = save(result, output / _file_name(class_name), picture)
                 table.add_row(class_name, *_row(result, seconds, files[0]))

@@ -2,7 +2,8 @@
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
@@ -21,10 +22,13 @@ from neurofv.cli.reading import (
     read_setting,
     read_settings,
 )
+from neurofv.client import Client
+from neurofv.connection import tls_credentials
 from neurofv.errors import InvalidRequest
 from neurofv.events import Event
 from neurofv.files import check_writable
 from neurofv.results import is_file
+from neurofv.retries import DEFAULT_RECONNECT_SECONDS
 from neurofv.v1 import method_pb2 as method
 from neurofv.volumes import Volume
 
@@ -208,7 +212,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Files:
+class Saved:
     """What is written."""
 
     output: Annotated[
@@ -216,6 +220,7 @@ class Files:
         typer.Option(
             "-o",
             "--output",
+            "--out",
             metavar="PATH",
             help="FILE.nii.gz, or a directory for the server's names. Older files are replaced.",
         ),
@@ -223,14 +228,7 @@ class Files:
     snapshots: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Also keep volumes on the way, here.")
     ] = None
-    every: Annotated[int | None, typer.Option(min=1, help="Steps between snapshots.")] = None
     picture: options.Picture = True
-
-    def choices(self) -> dict[str, Any]:
-        """Return these as `neurofv.build_request` takes them: no snapshots without a directory."""
-        if self.every and not self.snapshots:
-            raise InvalidRequest("snapshots", None, "name the directory for what --every asks for")
-        return {"snapshot_every": self.every if self.snapshots else 0}
 
     def check(self, volumes: int) -> None:
         """Make sure that the files can be written, which else would be noticed after minutes of work."""
@@ -246,9 +244,55 @@ class Files:
 
 
 @dataclass(frozen=True)
+class Files(Saved):
+    """What is written."""
+
+    every: Annotated[int | None, typer.Option(min=1, help="Steps between snapshots.")] = None
+
+    def choices(self) -> dict[str, Any]:
+        """Return these as `neurofv.build_request` takes them: no snapshots without a directory."""
+        if self.every and not self.snapshots:
+            raise InvalidRequest("snapshots", None, "name the directory for what --every asks for")
+        return {"snapshot_every": self.every if self.snapshots else 0}
+
+
+@dataclass(frozen=True)
 class Connection:
     """The server."""
 
     server: options.Server = options.SERVER
     wait: options.Wait = options.DEFAULT_WAIT
     deadline: options.Deadline = None
+    reconnect: options.Reconnect = DEFAULT_RECONNECT_SECONDS
+    token_file: options.TokenFile = None
+    ca: options.Ca = None
+    certificate: options.Certificate = None
+    key: options.Key = None
+    allow_plaintext_token: options.PlaintextToken = False
+
+    @contextmanager
+    def opened(self) -> Iterator[Client]:
+        """Connect, and wait until the server can be reached.
+
+        Raises
+        ------
+        InvalidRequest
+            The options do not go together.
+        OSError
+            A file cannot be read.
+        NeurofvError
+            The server cannot be reached.
+        """
+        token = self.token_file.read_text(encoding="utf-8").strip() if self.token_file else None
+        if self.token_file and not token:
+            raise InvalidRequest("token_file", str(self.token_file), "name a file that holds the token")
+        with Client(
+            self.server,
+            deadline_seconds=self.deadline,
+            reconnect_seconds=self.reconnect,
+            token=token,
+            credentials=tls_credentials(self.ca, self.certificate, self.key),
+            allow_plaintext_token=self.allow_plaintext_token,
+        ) as client:
+            client.wait_until_ready(self.wait)
+            yield client

@@ -1,11 +1,19 @@
 """Options that commands share."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from google.protobuf.message import Message
 
-from neurofv.connection import DEFAULT_SERVER, SERVER_VARIABLE
+from neurofv.connection import (
+    CA_VARIABLE,
+    CERTIFICATE_VARIABLE,
+    DEFAULT_SERVER,
+    KEY_VARIABLE,
+    SERVER_VARIABLE,
+    TOKEN_VARIABLE,
+)
 from neurofv.fields import kinds
 from neurofv.v1 import method_pb2 as method
 
@@ -17,12 +25,43 @@ def names(message: Message) -> str:
 
 
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="NAME or NAME/VERSION, as `models` lists.")]
+JobName = Annotated[str, typer.Argument(metavar="JOB", help="jobs/ID, or the ID alone.")]
 Server = Annotated[
     str, typer.Option(envvar=SERVER_VARIABLE, metavar="HOST:PORT", help="Address of the server.")
 ]
 Wait = Annotated[float, typer.Option(min=0, metavar="SECONDS", help="How long to try to reach it.")]
+Reconnect = Annotated[
+    float,
+    typer.Option(
+        min=0, metavar="SECONDS", help="How long to take up a stream again that has broken; 0 for never."
+    ),
+]
 Deadline = Annotated[
     float | None, typer.Option(min=0, metavar="SECONDS", help="Give up a call after this time.")
+]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help=f"File that holds the bearer token; else {TOKEN_VARIABLE} does."),
+]
+Ca = Annotated[
+    str | None,
+    typer.Option(
+        envvar=CA_VARIABLE, metavar="FILE", help="PEM file of the server's authority, or `system`: use TLS."
+    ),
+]
+Certificate = Annotated[
+    str | None,
+    typer.Option(envvar=CERTIFICATE_VARIABLE, metavar="FILE", help="PEM file that shows who calls."),
+]
+Key = Annotated[
+    str | None, typer.Option(envvar=KEY_VARIABLE, metavar="FILE", help="PEM file of its private key.")
+]
+PlaintextToken = Annotated[
+    bool,
+    typer.Option(
+        "--allow-plaintext-token",
+        help="Send the token without TLS beyond this machine: something else encrypts.",
+    ),
 ]
 Steps = Annotated[int | None, typer.Option(help="Optimizer steps.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of every random draw.")]

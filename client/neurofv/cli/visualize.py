@@ -1,15 +1,16 @@
-"""`neurofv visualize`: from units to volumes; `neurofv estimate`: what that costs."""
+"""`neurofv visualize` and `submit`: from units to volumes; `neurofv estimate`: what that costs."""
 
 from collections.abc import Callable
+from typing import Annotated
 
+import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from neurofv.cli.console import Display, out, reporting
+from neurofv.cli.console import CANCELLED, Display, out, reporting
 from neurofv.cli.groups import Comparison, Connection, Files, Method, Unit, grouped
 from neurofv.cli.options import ModelName
 from neurofv.cli.output import save, tell
-from neurofv.client import Client
 from neurofv.events import Event
 from neurofv.requests import build_request, split_model, volume_count
 from neurofv.v1 import visualization_service_pb2 as vis
@@ -18,17 +19,53 @@ from neurofv.words import objective_name
 
 @grouped
 def visualize(
-    model: ModelName, unit: Unit, method: Method, comparison: Comparison, files: Files, connection: Connection
+    model: ModelName,
+    unit: Unit,
+    method: Method,
+    comparison: Comparison,
+    files: Files,
+    connection: Connection,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Let the job go on after Ctrl-C or a lost connection.")
+    ] = False,
 ) -> None:
     """Make the volume that a class, a channel or a single unit looks for."""
-    with reporting():
+    begun: list[str] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, vis.Accepted):
+            begun.append(event.job)
+
+    with reporting(lambda: _left(begun) if detach else CANCELLED):
         request = _request(model, unit, method, comparison, files)
+        request.detach = detach
         files.check(volume_count(request))
-        with Client(connection.server, deadline_seconds=connection.deadline) as client, Display() as display:
-            client.wait_until_ready(connection.wait)
-            follow = _both(display.follow(_label(request)), files.keep)
+        with connection.opened() as client, Display() as display:
+            follow = all_of(note, display.follow(label(request)), files.keep)
             result = client.visualize(request, on_event=follow, keep_snapshots=False)
         tell(result, save(result, files.output, files.picture))
+
+
+@grouped
+def submit(
+    model: ModelName,
+    unit: Unit,
+    method: Method,
+    comparison: Comparison,
+    connection: Connection,
+    every: Annotated[int, typer.Option(min=0, help="Steps between snapshots; 0 for none.")] = 0,
+    pin: Annotated[bool, typer.Option("--pin", help="Keep the job beyond its time.")] = False,
+    request_id: Annotated[
+        str | None, typer.Option(help="Given again within a day, it means the same job.")
+    ] = None,
+) -> None:
+    """Store and queue what `visualize` would make, print the job's name, and leave."""
+    with reporting():
+        request = _request(model, unit, method, comparison, Files())
+        request.snapshot_every, request.request_id = every, request_id or ""
+        with connection.opened() as client:
+            job = client.create_job(request, pinned=pin)
+    out.print(job.name)
 
 
 @grouped
@@ -38,8 +75,7 @@ def estimate(
     """Tell what `visualize` with the same options would cost; nothing is made."""
     with reporting():
         request = _request(model, unit, method, comparison, files)
-        with Client(connection.server, deadline_seconds=connection.deadline) as client:
-            client.wait_until_ready(connection.wait)
+        with connection.opened() as client:
             found = client.estimate(request)
     out.print(_costs(found))
 
@@ -70,15 +106,26 @@ def _time(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
-def _label(request: vis.VisualizeRequest) -> str:
+def label(request: vis.VisualizeRequest) -> str:
     """Name what is under way."""
     others = volume_count(request) - 1
     return objective_name(request.objective) + (f" and {others} more" if others else "")
 
 
-def _both(first: Callable[[Event], None], second: Callable[[Event], None]) -> Callable[[Event], None]:
+def all_of(*takers: Callable[[Event], None]) -> Callable[[Event], None]:
+    """Return what hands an event to each of these."""
+
     def on_event(event: Event) -> None:
-        first(event)
-        second(event)
+        for take in takers:
+            take(event)
 
     return on_event
+
+
+def go_on(job: str) -> str:
+    """Say how a job that goes on can be watched."""
+    return f"{job} goes on; see it with: neurofv watch {job}"
+
+
+def _left(begun: list[str]) -> str:
+    return go_on(begun[0]) if begun else CANCELLED
