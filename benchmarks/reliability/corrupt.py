@@ -182,7 +182,9 @@ def _checkpoint(place: Site, ledger: Ledger, way: str) -> str:
     history, _ = read_again(place, entry.name)
     if history.results() != ledger.reference[_LONG]:
         return "wrong volume" if history.completed else "not resumed"
-    begun = [vis.VisualizeResponse.FromString(event) for event in history.events.values() if event[:1] != b"v"]
+    begun = [
+        vis.VisualizeResponse.FromString(event) for event in history.events.values() if event[:1] != b"v"
+    ]
     last = [event.state_changed.from_step for event in begun if event.state_changed.attempt > 1][-1]
     if last == int(newest.stem):
         return "not noticed"

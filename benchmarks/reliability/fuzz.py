@@ -9,6 +9,7 @@ from pathlib import Path
 
 import grpc
 import grpc.aio
+from google.longrunning import operations_proto_pb2  # noqa: F401  (its descriptors)
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor import MethodDescriptor
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -24,7 +25,14 @@ from neurofv.v1 import job_service_pb2_grpc
 
 _FORBIDDEN = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
 # How often a method is chosen; others 10. What makes the worker work comes seldom.
-_WEIGHTS = {"Estimate": 1, "Visualize": 3, "CreateJob": 4, "Watch": 2, "ServerReflectionInfo": 4}
+_WEIGHTS = {
+    "Estimate": 1,
+    "Visualize": 3,
+    "CreateJob": 4,
+    "Watch": 2,
+    "ServerReflectionInfo": 4,
+    "WaitOperation": 3,
+}
 _AT_ONCE = 24
 _SETTINGS = {
     **{"max_steps": 20, "max_voxels": 50_000, "max_batch": 4, "max_terms": 8, "max_image_bytes": 2_000_000},

@@ -64,7 +64,7 @@ _UNITS = (
 _METHODS = (
     "",
     "parameterization { voxels {} } start { zeros { deviation: 0.1 } } optimizer { sgd { momentum: 0.5 } }",
-    "parameterization { laplacian_pyramid { levels: 2 } } start { reference_brain {} } optimizer { nadam {} }",
+    "parameterization { laplacian_pyramid {} } start { reference_brain {} } optimizer { nadam {} }",
     "parameterization { maco {} } stopping { look_every: 1 plateau_looks: 2 }",
     "parameterization { patch { size_mm: 12 sparsity: 0.1 } }",
     "parameterization { deformation { smoothness_mm: 6 reach_mm: 4 } } start { reference_brain {} }",
