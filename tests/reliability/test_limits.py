@@ -21,6 +21,7 @@ def test_many_watch_and_wait() -> None:
     assert found["watchers"] == 20
     assert found["queued"] == 30
     assert found["events_heard"] > 20
+    assert found["with_a_crowd_at_the_running_job"]["watchers"] >= 20
 
 
 def test_tiny_jobs_leave_nothing() -> None:
