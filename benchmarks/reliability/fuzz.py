@@ -145,18 +145,18 @@ class _Storm:
         chance = self._mutator.chance
         (method,) = chance.choices(self._methods, self._weights)
         data = self._mutator.data(message_factory.GetMessageClass(method.input_type))
-        most = chance.choice((0, 1, 5, 50))
+        most, details = chance.choice((0, 1, 5, 50)), ""
         try:
             await self._send(channel, method, data, chance.choice((0.05, 0.3, 2.0)), most)
             code = grpc.StatusCode.OK
         except grpc.aio.AioRpcError as error:
-            code = error.code()
+            code, details = error.code(), str(error.debug_error_string())
         except asyncio.CancelledError:
             code = grpc.StatusCode.CANCELLED
         self.sent += 1
         self.codes[code.name] += 1
         if code in _FORBIDDEN:
-            self._keep(method, data, code)
+            self._keep(method, data, code, details)
 
     async def _send(
         self, channel: grpc.aio.Channel, method: MethodDescriptor, data: bytes, seconds: float, most: int
@@ -180,8 +180,9 @@ class _Storm:
                 call.cancel()
                 return
 
-    def _keep(self, method: MethodDescriptor, data: bytes, code: grpc.StatusCode) -> None:
+    def _keep(self, method: MethodDescriptor, data: bytes, code: grpc.StatusCode, details: str) -> None:
         self.forbidden += 1
         self.where.add(f"{method.name}: {code.name}")
         self._offenders.mkdir(exist_ok=True)
         (self._offenders / f"{method.name}-{code.name}-{self.forbidden}.bin").write_bytes(data)
+        (self._offenders / f"{method.name}-{code.name}-{self.forbidden}.txt").write_text(details)
