@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format proto docs serve image bench-service bench-speed bench-peers study study-quick train clean
+.PHONY: help setup demo test lint format proto docs serve image bench-service bench-speed bench-peers soak bench-reliability study study-quick train clean
 
 help:  ## Show what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -61,6 +61,11 @@ bench-service: $(VENV)/.dev  ## Measure the service's latencies; writes benchmar
 
 bench-speed: $(VENV)/.dev  ## Measure steps, runs and streams beside peers' (25 minutes); writes benchmarks/results/speed.json
 	$(BIN)/python -m benchmarks.speed
+
+soak: $(VENV)/.dev  ## Prove reliability at full size (an hour; PARTS=..., LONG=1); writes benchmarks/results/reliability.json
+	$(BIN)/python -m benchmarks.reliability $(PARTS) $(if $(LONG),--long)
+
+bench-reliability: soak  ## The same
 
 bench-peers: $(VENV)/.dev  ## Compare with the peers' methods (about an hour); writes benchmarks/results/peers.json
 	$(BIN)/python -m benchmarks.peers

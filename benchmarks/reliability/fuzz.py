@@ -9,6 +9,7 @@ from pathlib import Path
 
 import grpc
 import grpc.aio
+from google.longrunning import operations_proto_pb2  # noqa: F401  (its descriptors)
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor import MethodDescriptor
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -24,7 +25,14 @@ from neurofv.v1 import job_service_pb2_grpc
 
 _FORBIDDEN = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
 # How often a method is chosen; others 10. What makes the worker work comes seldom.
-_WEIGHTS = {"Estimate": 1, "Visualize": 3, "CreateJob": 4, "Watch": 2, "ServerReflectionInfo": 4}
+_WEIGHTS = {
+    "Estimate": 1,
+    "Visualize": 3,
+    "CreateJob": 4,
+    "Watch": 2,
+    "ServerReflectionInfo": 4,
+    "WaitOperation": 3,
+}
 _AT_ONCE = 24
 _SETTINGS = {
     **{"max_steps": 20, "max_voxels": 50_000, "max_batch": 4, "max_terms": 8, "max_image_bytes": 2_000_000},
@@ -137,18 +145,18 @@ class _Storm:
         chance = self._mutator.chance
         (method,) = chance.choices(self._methods, self._weights)
         data = self._mutator.data(message_factory.GetMessageClass(method.input_type))
-        most = chance.choice((0, 1, 5, 50))
+        most, details = chance.choice((0, 1, 5, 50)), ""
         try:
             await self._send(channel, method, data, chance.choice((0.05, 0.3, 2.0)), most)
             code = grpc.StatusCode.OK
         except grpc.aio.AioRpcError as error:
-            code = error.code()
+            code, details = error.code(), str(error.debug_error_string())
         except asyncio.CancelledError:
             code = grpc.StatusCode.CANCELLED
         self.sent += 1
         self.codes[code.name] += 1
         if code in _FORBIDDEN:
-            self._keep(method, data, code)
+            self._keep(method, data, code, details)
 
     async def _send(
         self, channel: grpc.aio.Channel, method: MethodDescriptor, data: bytes, seconds: float, most: int
@@ -172,8 +180,9 @@ class _Storm:
                 call.cancel()
                 return
 
-    def _keep(self, method: MethodDescriptor, data: bytes, code: grpc.StatusCode) -> None:
+    def _keep(self, method: MethodDescriptor, data: bytes, code: grpc.StatusCode, details: str) -> None:
         self.forbidden += 1
         self.where.add(f"{method.name}: {code.name}")
         self._offenders.mkdir(exist_ok=True)
         (self._offenders / f"{method.name}-{code.name}-{self.forbidden}.bin").write_bytes(data)
+        (self._offenders / f"{method.name}-{code.name}-{self.forbidden}.txt").write_text(details)

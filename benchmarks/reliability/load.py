@@ -11,15 +11,16 @@ import grpc
 from rich.progress import track
 
 from benchmarks.facts import summary
-from benchmarks.reliability.site import site
+from benchmarks.reliability.site import Site, site
 from models import ZOO
 from neurofv.v1 import job_service_pb2 as jobs
 from neurofv.v1 import job_service_pb2_grpc
 from tests.service.requests import request
 
 _UNIT = 'objective {{ terms {{ channel {{ layer: "blocks.1.conv" channel: {} }} }} }} snapshot_every: 16'
-# Watchers of the job that runs get every step; those of jobs that wait get nothing yet.
-_OF_THE_RUNNING = 0.1
+# Each watches a job of its own; then once more with so many at the one that runs, who get every step and
+# every snapshot that they keep up with.
+_CROWD = 0.1
 _AT_ONCE = 8
 
 
@@ -34,7 +35,7 @@ def measure(watchers: int = 200, queued: int = 2000, calls: int = 4000) -> dict[
         To time, one after the other.
     """
     with site(repository=ZOO) as place:
-        stub, chance = place.server.jobs, random.Random(0)
+        stub = place.server.jobs
 
         def create(steps: int, channel: int = 0) -> str:
             asked = request(_UNIT.format(channel), f"steps: {steps}")
@@ -44,30 +45,30 @@ def measure(watchers: int = 200, queued: int = 2000, calls: int = 4000) -> dict[
         with ThreadPoolExecutor(_AT_ONCE) as callers:
             created = callers.map(lambda number: create(4, number % 16), range(queued))
             names = list(track(created, "jobs that wait", total=queued))
-        first = int(watchers * _OF_THE_RUNNING)
-        watched = [busy] * first + names[: watchers - first]
-        with _Audience(place.server.target, watched) as audience:
-            open_streams = int(place.server.metric("neurofv_watchers"))
-            steps = _step(stub, busy)
-            begun = time.monotonic()
-            times = []
-            for _ in track(range(calls), "GetJob"):
-                name = busy if chance.random() < 0.1 else chance.choice(names)
-                clock = time.perf_counter()
-                stub.GetJob(jobs.GetJobRequest(name=name), timeout=60)
-                times.append(time.perf_counter() - clock)
-            seconds, steps = time.monotonic() - begun, _step(stub, busy) - steps
-            heard = audience.events()
-        page = stub.ListJobs(jobs.ListJobsRequest(page_size=1), timeout=60)
-        assert page.jobs
+        own = _timed(place, busy, names, [busy, *names[: watchers - 1]], calls)
+        crowd = int(watchers * _CROWD)
+        crowded = _timed(place, busy, names, [busy] * crowd + names[: watchers - crowd], calls)
         place.kill()
+        return {"queued": len(names), **own, "with_a_crowd_at_the_running_job": {"crowd": crowd, **crowded}}
+
+
+def _timed(place: Site, busy: str, names: list[str], watched: list[str], calls: int) -> dict[str, object]:
+    """Time GetJob on any of the jobs while some of them are watched."""
+    stub, chance = place.server.jobs, random.Random(0)
+    with _Audience(place.server.target, watched) as audience:
+        open_streams = int(place.server.metric("neurofv_watchers"))
+        steps, begun, times = _step(stub, busy), time.monotonic(), []
+        for _ in track(range(calls), "GetJob"):
+            name = busy if chance.random() < 0.1 else chance.choice(names)
+            clock = time.perf_counter()
+            stub.GetJob(jobs.GetJobRequest(name=name), timeout=60)
+            times.append(time.perf_counter() - clock)
+        seconds = time.monotonic() - begun
         return {
             "watchers": open_streams,
-            "watchers_of_the_running_job": first,
-            "queued": len(names),
             "get_job": summary(times),
-            "steps_a_second_meanwhile": round(steps / seconds, 1),
-            "events_heard": heard,
+            "steps_a_second_meanwhile": round((_step(stub, busy) - steps) / seconds, 1),
+            "events_heard": audience.events(),
         }
 
 

@@ -64,7 +64,7 @@ _UNITS = (
 _METHODS = (
     "",
     "parameterization { voxels {} } start { zeros { deviation: 0.1 } } optimizer { sgd { momentum: 0.5 } }",
-    "parameterization { laplacian_pyramid { levels: 2 } } start { reference_brain {} } optimizer { nadam {} }",
+    "parameterization { laplacian_pyramid {} } start { reference_brain {} } optimizer { nadam {} }",
     "parameterization { maco {} } stopping { look_every: 1 plateau_looks: 2 }",
     "parameterization { patch { size_mm: 12 sparsity: 0.1 } }",
     "parameterization { deformation { smoothness_mm: 6 reach_mm: 4 } } start { reference_brain {} }",
@@ -72,7 +72,7 @@ _METHODS = (
     "regularizers { gaussian_blur { fwhm_mm: 2 } } regularizers { intensity_clip { low: 0 high: 1 } } }",
     "regularization { regularizers { brain_mask {} } regularizers { spectrum_match { weight: 1 } } "
     "regularizers { activation_ceiling { percentile: 0.9 } } regularizers { decay { rate: 0.1 } } }",
-    "samples: 2 regularization { regularizers { diversity { weight: 1 } } regularizers { gradient_blur {} } }",
+    "samples: 2 regularization { regularizers { diversity { weight: 1 } } regularizers { l2 {} } }",
     "transforms { jitter_mm: 2 rotation_degrees: 5 scale: 0.1 flip: 0.5 noise: 0.1 gain: 0.1 gamma: 0.1 "
     "bias_field: 0.1 copies: 2 } precision: PRECISION_BFLOAT16 canvas { size_mm { i: 16 j: 16 k: 16 } }",
 )

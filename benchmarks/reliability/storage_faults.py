@@ -72,7 +72,8 @@ def _weather(
     """Have jobs created, running, watched, cancelled and read while a fault lasts."""
     ledger = Ledger(place)
     ledger.learn((*BODIES, _LONG))
-    running, waiting = ledger.create(_LONG), ledger.create(BODIES[2])
+    running = ledger.create(_LONG)
+    ledger.create(BODIES[2])  # it waits
     while not running.watcher.history.steps:
         time.sleep(0.01)
     told, reads = Counter[str](), Counter[str]()

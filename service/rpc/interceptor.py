@@ -191,8 +191,8 @@ class _Call:
             late = left is not None and left < _DEADLINE_SLACK_SECONDS
             self._end(grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED, begun)
             raise error
-        if isinstance(error, grpc.aio.InternalError) and context.cancelled():
-            # The library could not send an answer: its caller had left.
+        if isinstance(error, grpc.aio.InternalError):
+            # The library could not send an answer: its caller had left, or was out of time.
             self._end(grpc.StatusCode.CANCELLED, begun)
             raise error
         if isinstance(error, grpc.aio.AbortError):

@@ -27,6 +27,8 @@ class Files:
         self._root = root
         for folder in ("volumes", "checkpoints"):
             (root / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
+            # What a process that was killed has not finished.
+            drop((root / folder).glob("*/*.part"))
 
     def volume(self, job: str, sequence: int) -> Path:
         """Return where the volume of an event lies."""

@@ -1,4 +1,4 @@
-"""A desk in the test's own process, with an executor that invents its results; closed in order or abandoned."""
+"""A desk in the test's own process, whose executor invents results; closed in order or abandoned."""
 
 import asyncio
 from pathlib import Path

@@ -1,0 +1,41 @@
+"""Cancels, stalled readers, load and tiny jobs at a small size, and the goals beside the figures."""
+
+import json
+
+import pytest
+
+from benchmarks.facts import RESULTS
+from benchmarks.reliability import cancel, goals, load, soak
+
+
+def test_a_cancel_takes_one_step_and_a_stalled_reader_little() -> None:
+    found = cancel.measure(cancels=3, snapshots=48)
+    assert found["by_cancel_job"]["steps_after_most"] <= 1
+    assert found["by_leaving"]["steps_after_most"] <= 1
+    assert found["stalled_readers"]["stream_mib"] > 20
+    assert found["stalled_readers"]["each_mib"] <= 16
+
+
+def test_many_watch_and_wait() -> None:
+    found = load.measure(watchers=20, queued=30, calls=100)
+    assert found["watchers"] == 20
+    assert found["queued"] == 30
+    assert found["events_heard"] > 20
+    assert found["with_a_crowd_at_the_running_job"]["watchers"] >= 20
+
+
+def test_tiny_jobs_leave_nothing() -> None:
+    found = soak._run(150, 60, module="benchmarks.reliability.quick")
+    assert found["jobs"] == 150
+    assert found["leaked"] == []
+
+
+def test_a_missed_goal_is_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not goals.show({"load": {"watchers": 3, "queued": 2000, "get_job": {"n": 2000, "p99_ms": 1.0}}})
+    assert "MISSED" in capsys.readouterr().out
+
+
+def test_every_goal_has_its_figure() -> None:
+    figures = json.loads((RESULTS / "reliability.json").read_text())
+    for goal in goals.GOALS:
+        goal.value(figures)
