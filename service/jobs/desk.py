@@ -5,7 +5,9 @@ import hashlib
 import re
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import TypeVar
 
 import structlog
 
@@ -36,6 +38,8 @@ from service.storage.store import Store
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ID = re.compile(r"[0-9a-f]{32}")
+_READERS = 4
+_Answer = TypeVar("_Answer")
 _log = structlog.get_logger()
 
 
@@ -71,6 +75,7 @@ class Desk:
         self.store, self._journal = store, journal
         self._audit, self._metrics = audit, metrics
         self._live: dict[str, Job] = {}
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="reader")
         self.dispatcher: Dispatcher
 
     def open(self, executor: Executor, on_change: Callable[[bool], Awaitable[None]]) -> None:
@@ -95,11 +100,11 @@ class Desk:
 
     async def recover(self) -> None:
         """Take up the jobs that a former process left: those that ran go on from their checkpoints."""
-        records = await asyncio.to_thread(self.store.unfinished)
+        records = await self.read(self.store.unfinished)
         ran, waited = [], []
         changed = {key: self._changed(*key) for key in {(r.model, r.version, r.digest) for r in records}}
         for record in records:
-            volumes = await asyncio.to_thread(self.store.volumes, record.number) if record.told else []
+            volumes = await self.read(self.store.volumes, record.number) if record.told else []
             job = self._live[record.id] = Job(record, volumes)
             if record.state == vis.JOB_STATE_CANCELLING:
                 self._ended(job, Outcome(vis.JOB_STATE_CANCELLED))
@@ -159,7 +164,7 @@ class Desk:
             if not _REQUEST_ID.fullmatch(request_id):
                 rule = "must be 1 to 64 letters, digits, dots, dashes or underscores; a UUID is best"
                 raise InvalidField("request_id", rule)
-            known = await asyncio.to_thread(self.store.known, owner.name, request_id, body)
+            known = await self.read(self.store.known, owner.name, request_id, body)
             if known is not None:
                 return known
         self.dispatcher.admit()
@@ -203,14 +208,18 @@ class Desk:
         if folder != "jobs" or not _ID.fullmatch(number):
             raise InvalidField("name", "is no job's name; those are jobs/ and 32 hexadecimal digits")
         principal = caller()
-        record = await asyncio.to_thread(self.store.get, number)
+        record = await self.read(self.store.get, number)
         if record is not None and _sees(principal, record.owner):
             return record
         if record is None:
-            owner = await asyncio.to_thread(self.store.removed, number)
+            owner = await self.read(self.store.removed, number)
             if owner is not None and _sees(principal, owner):
                 raise ArtifactExpired(f"{name} was removed when its time was over; run it again")
         raise JobNotFound(name)
+
+    async def read(self, act: Callable[..., _Answer], *arguments: object) -> _Answer:
+        """Ask the store; whoever plans or reads files in other threads does not hold this up."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, act, *arguments)
 
     def live(self, record: Record) -> Job | None:
         """Return a job that has not ended, as this process knows it."""
@@ -269,7 +278,7 @@ class Desk:
     async def sweep(self) -> int:
         """Remove jobs whose time is over; return how many."""
         now = time.time()
-        expired = await asyncio.to_thread(self.store.expired, now, 100)
+        expired = await self.read(self.store.expired, now, 100)
         for record in expired:
 
             def act(record: Record = record) -> None:
@@ -279,7 +288,7 @@ class Desk:
             await self._journal.write(act)
             self._metrics.jobs_expired.inc()
         await self._journal.write(lambda: self.store.tidy(now))
-        self._metrics.stored_bytes.set(await asyncio.to_thread(self.store.stored_bytes))
+        self._metrics.stored_bytes.set(await self.read(self.store.stored_bytes))
         return len(expired)
 
     def wake(self) -> None:

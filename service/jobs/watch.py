@@ -73,7 +73,7 @@ class Watch:
             found = job.after(after) if job else None
             if found is None:
                 number = self._record.number
-                found = await asyncio.to_thread(self._desk.store.events, number, after, _PAGE)
+                found = await self._desk.read(self._desk.store.events, number, after, _PAGE)
             for event in found:
                 async for part in self._parts(job, event):
                     yield part
@@ -139,7 +139,7 @@ class Watch:
         return job
 
     async def _again(self) -> Record:
-        record = await asyncio.to_thread(self._desk.store.get, self._record.id)
+        record = await self._desk.read(self._desk.store.get, self._record.id)
         if record is None:
             raise JobNotFound(self._record.name)
         return record

@@ -16,8 +16,8 @@ from service.jobs.watch import Watch
 from service.observability.metrics import Metrics
 from service.security.identity import Role, caller
 from service.storage import files
+from service.storage.queries import EventGone
 from service.storage.records import Record, Volume
-from service.storage.store import EventGone
 
 _PAGE, _LARGEST_PAGE = 100, 1000
 
@@ -63,7 +63,7 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         owner = request.owner if principal.role == Role.ADMIN else principal.name
         if request.owner and request.owner != owner:
             return pb.ListJobsResponse()
-        page = await asyncio.to_thread(
+        page = await self._desk.read(
             self._desk.store.page, owner, list(request.states), request.model, int(token or 0), size
         )
         more = str(page[-1].number) if len(page) == size else ""
@@ -109,7 +109,7 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
             rule = f"is {offset}, but the file has {volume.bytes} bytes; read from one of them"
             raise SequenceOutOfRange("offset", rule, bytes=volume.bytes)
         try:
-            event = await asyncio.to_thread(self._desk.store.event, record.number, volume.sequence)
+            event = await self._desk.read(self._desk.store.event, record.number, volume.sequence)
         except EventGone:
             raise JobNotFound(record.name) from None
         path, what = self._desk.store.files.volume(record.id, volume.sequence), f"volume {volume.name}"
@@ -122,7 +122,7 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
             offset, begin = offset + len(block or b""), None
 
     async def _volume(self, record: Record, name: str) -> Volume:
-        volumes = await asyncio.to_thread(self._desk.store.volumes, record.number)
+        volumes = await self._desk.read(self._desk.store.volumes, record.number)
         kept = {volume.name: volume for volume in volumes if volume.kept}
         if name not in kept:
             raise VolumeNotFound(name, list(kept), record.name)
@@ -131,18 +131,14 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
     async def described(self, record: Record) -> pb.Job:
         """Return a job with its request, its volumes and its result."""
         try:
-            return await asyncio.to_thread(self._describe, record)
+            first, *others = await self._desk.read(self._desk.store.outline, record)
         except EventGone:  # it was deleted a moment ago
             raise JobNotFound(record.name) from None
-
-    def _describe(self, record: Record) -> pb.Job:
-        store, job = self._desk.store, summary(record)
-        job.request.CopyFrom(store.event(record.number, 1).accepted.request)
-        for volume in store.volumes(record.number):
-            if volume.kept:
-                job.volumes.append(store.event(record.number, volume.sequence).volume_begin)
-        if record.state == vis.JOB_STATE_SUCCEEDED:
-            job.completed.CopyFrom(store.event(record.number, record.last_sequence).completed)
+        job = summary(record)
+        job.request.CopyFrom(first.accepted.request)
+        job.volumes.extend(event.volume_begin for event in others if event.HasField("volume_begin"))
+        if others and others[-1].HasField("completed"):
+            job.completed.CopyFrom(others[-1].completed)
         return job
 
 
