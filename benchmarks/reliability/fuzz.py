@@ -151,6 +151,9 @@ class _Storm:
             code = grpc.StatusCode.OK
         except grpc.aio.AioRpcError as error:
             code, details = error.code(), str(error.debug_error_string())
+            if details.startswith('Failed "execute_batch"'):
+                # No answer at all: this end could not send on a stream that was over.
+                code = grpc.StatusCode.CANCELLED
         except asyncio.CancelledError:
             code = grpc.StatusCode.CANCELLED
         self.sent += 1
