@@ -16,6 +16,8 @@ from service.storage.database import Database
 from service.storage.files import Files
 from service.storage.records import ENDED, Checkpoint, Record, Usage, Volume
 
+# A job's description names so many; who wants all of them watches it.
+NEWEST_SNAPSHOTS = 16
 _log = structlog.get_logger()
 _OVER = [int(state) for state in ENDED]
 _COLUMNS = [schema.job.c[column.name] for column in fields(Record)]
@@ -128,7 +130,7 @@ class Queries:
         return found[0]
 
     def outline(self, record: Record) -> list[vis.VisualizeResponse]:
-        """Return a job's first event, those of the volumes that are kept, and its newest one.
+        """Return a job's first event, those of its results and newest snapshots, and its newest one.
 
         Raises
         ------
@@ -137,7 +139,10 @@ class Queries:
         """
         table, volume = schema.event.c, schema.volume.c
         kept = select(volume.sequence).where((volume.job == record.number) & volume.kept)
-        wanted = table.sequence.in_((1, record.last_sequence)) | table.sequence.in_(kept)
+        newest = kept.where(volume.snapshot).order_by(volume.sequence.desc()).limit(NEWEST_SNAPSHOTS)
+        wanted = table.sequence.in_((1, record.last_sequence)) | table.sequence.in_(
+            kept.where(~volume.snapshot).union_all(newest.subquery().select())
+        )
         query = select(table.payload).where((table.job == record.number) & wanted).order_by(table.sequence)
         with self._database.read() as connection:
             found = connection.execute(query).scalars().all()
