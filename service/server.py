@@ -22,9 +22,9 @@ from neurofv.v1 import (
     visualization_service_pb2_grpc,
 )
 from service import __version__
-from service.errors import StorageBusy, StorageFull
 from service.jobs.desk import Desk
 from service.jobs.journal import Journal
+from service.jobs.sweeper import Sweeper
 from service.observability import tracing
 from service.observability.http import OperatorServer
 from service.observability.metrics import Metrics
@@ -80,7 +80,10 @@ class Server:
         self._doors = Doors(settings, metrics)
         self._journal = Journal(self._store, metrics)
         self._desk = Desk(self._repository, settings, self._store, self._journal, self._doors.audit, metrics)
-        self._desk.open(WorkerProcess(settings, self._journal, metrics), self._announce)
+        self._desk.open(WorkerProcess(settings, self._journal, metrics), self._announce, self._died)
+        self._sweeping = Sweeper(self._store, self._journal, self._doors.audit, metrics)
+        self._sweeper: asyncio.Task[None] | None = None
+        self.failed = asyncio.Event()
         self._dispatcher = self._desk.dispatcher
         metrics.watch(settings, lambda: self._dispatcher.ready, folder)
         calls = CallInterceptor(metrics, self._doors.guard, self._doors.refusals)
@@ -123,12 +126,13 @@ class Server:
         except RuntimeError:
             where = f"{self._settings.host}:{self._settings.port}"
             raise OSError(f"gRPC cannot listen on {where}; set NEUROFV_HOST and NEUROFV_PORT") from None
-        self._journal.start()
+        self._journal.start(self._died)
         await self._desk.recover()
         await self._grpc.start()
         await self._announce(False)
         await self._dispatcher.start()
-        self._sweeper = asyncio.create_task(self._sweep())
+        self._sweeper = asyncio.create_task(self._sweeping.run(self._settings.sweep_seconds))
+        self._sweeper.add_done_callback(self._died)
         await self._announce_models()
         _log.info("serving", host=self._settings.host, port=port, http_port=self._operator.port)
         return port
@@ -155,6 +159,8 @@ class Server:
         """Say NOT_SERVING, checkpoint the running jobs, close; they go on at the next start."""
         _log.info("draining", grace_seconds=self._settings.grace_seconds)
         await self._health.enter_graceful_shutdown()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
         await self._dispatcher.drain(self._settings.grace_seconds)
         await self._journal.close(self._settings.grace_seconds)
         self._desk.wake()
@@ -164,15 +170,11 @@ class Server:
         await self._doors.close()
         self._store.close()
 
-    async def _sweep(self) -> None:
-        """Remove what has expired, again and again."""
-        while True:
-            try:
-                while await self._desk.sweep():
-                    pass
-            except (StorageFull, StorageBusy) as error:
-                _log.warning("sweep_failed", reason=error.reason)
-            await asyncio.sleep(self._settings.sweep_seconds)
+    def _died(self, task: "asyncio.Task[None]") -> None:
+        """End the server if a part without which it is none has failed; the next one takes the jobs up."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.critical("part_died", exc_info=error)
+            self.failed.set()
 
     def _record_end(self, change: Change) -> None:
         self._doors.audit.record(SERVER, "job.end", f"jobs/{change.id}", **change.audit)

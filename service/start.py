@@ -31,10 +31,13 @@ async def _serve(settings: Settings) -> None:
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             await starting
-            await stopping
+            failed = asyncio.create_task(server.failed.wait())
+            await asyncio.wait({stopping, failed}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         starting.cancel()
         await server.stop()
+    if server.failed.is_set():
+        sys.exit("neurofv-server: a part of the server has failed; the log says which. Start it again")
 
 
 def serve(insecure: bool) -> None:

@@ -53,7 +53,7 @@ def new_row(plan: Plan, owner: str, pinned: bool) -> tuple[dict[str, Any], list[
     return columns, events
 
 
-def check_quota(usage: Usage, voxel_steps: int, settings: Settings) -> None:
+def check_quota(usage: Usage, voxel_steps: int, size: int, settings: Settings) -> None:
     """Refuse what would give a caller more than one may have.
 
     Parameters
@@ -62,6 +62,8 @@ def check_quota(usage: Usage, voxel_steps: int, settings: Settings) -> None:
         What the caller has.
     voxel_steps : int
         Of the new job.
+    size : int
+        Bytes of the images that it brings.
     settings : Settings
         The server's limits.
 
@@ -78,7 +80,12 @@ def check_quota(usage: Usage, voxel_steps: int, settings: Settings) -> None:
             settings.caller_voxel_steps,
             "wait until some jobs have ended, or ask for fewer steps or a smaller canvas",
         ),
-        ("stored_bytes", usage.stored_bytes, settings.caller_bytes, "delete jobs that you do not need"),
+        (
+            "stored_bytes",
+            usage.stored_bytes + size,
+            settings.caller_bytes,
+            "delete jobs that you do not need",
+        ),
     ):
         if actual > limit:
             rule = f"your {subject} would be {actual}, but the limit for a caller is {limit}; {remedy}"

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import re
-import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -15,11 +14,14 @@ from models import ModelError, Repository
 from neurofv.v1 import visualization_service_pb2 as vis
 from service.errors import (
     ArtifactExpired,
+    Draining,
     InvalidField,
     JobNotFinished,
     JobNotFound,
     ModelChanged,
     ServiceError,
+    StorageBusy,
+    StorageFull,
 )
 from service.jobs.admission import check_quota, new_row
 from service.jobs.bundles import find_bundle, find_plan
@@ -30,7 +32,7 @@ from service.jobs.plan import Plan
 from service.observability.metrics import Metrics
 from service.observability.tracing import job_span
 from service.security.audit import AuditLog
-from service.security.identity import SERVER, Principal, Role, caller
+from service.security.identity import Principal, Role, caller
 from service.settings import Settings
 from service.status import reason_of, to_status
 from service.storage.records import Record
@@ -38,7 +40,7 @@ from service.storage.store import Store
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ID = re.compile(r"[0-9a-f]{32}")
-_READERS = 4
+_READERS, _PLANNERS = 4, 2
 _Answer = TypeVar("_Answer")
 _log = structlog.get_logger()
 
@@ -75,10 +77,19 @@ class Desk:
         self.store, self._journal = store, journal
         self._audit, self._metrics = audit, metrics
         self._live: dict[str, Job] = {}
+        # Tasks are held here, for the loop itself forgets them.
+        self._entering: set[asyncio.Task[Record]] = set()
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._planners = ThreadPoolExecutor(_PLANNERS, thread_name_prefix="planner")
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="reader")
         self.dispatcher: Dispatcher
 
-    def open(self, executor: Executor, on_change: Callable[[bool], Awaitable[None]]) -> None:
+    def open(
+        self,
+        executor: Executor,
+        on_change: Callable[[bool], Awaitable[None]],
+        on_death: Callable[["asyncio.Task[None]"], None] = lambda task: None,
+    ) -> None:
         """Set up the queue in front of an executor.
 
         Parameters
@@ -87,6 +98,8 @@ class Desk:
             Where jobs run.
         on_change : callable
             Told whenever the executor becomes ready or is lost.
+        on_death : callable
+            Told if the queue is no longer served.
         """
         self.dispatcher = Dispatcher(
             executor,
@@ -96,6 +109,7 @@ class Desk:
             self.settings.queue_length,
             self._metrics,
             on_change,
+            on_death,
         )
 
     async def recover(self) -> None:
@@ -166,31 +180,52 @@ class Desk:
                 raise InvalidField("request_id", rule)
             known = await self.read(self.store.known, owner.name, request_id, body)
             if known is not None:
+                self._adopt(known)
                 return known
-        self.dispatcher.admit()
-        plan = await asyncio.to_thread(find_plan, bare, self.repository, self.settings)
-        self.dispatcher.admit()
-        return await self._store_new(plan, owner, pinned, request_id, body)
+        self.dispatcher.admit(len(self._entering))
+        plan = await self.plan(bare)
+        self.dispatcher.admit(len(self._entering))
+        entering = asyncio.create_task(self._enter(plan, owner, pinned, request_id, body))
+        self._entering.add(entering)
+        entering.add_done_callback(self._entering.discard)
+        # A caller who leaves now leaves a job behind that is stored and runs, not one that is only stored.
+        return await asyncio.shield(entering)
 
-    async def _store_new(
-        self, plan: Plan, owner: Principal, pinned: bool, request_id: str, body: str
-    ) -> Record:
+    async def plan(self, request: vis.VisualizeRequest) -> Plan:
+        """Plan a request in a thread of its own: large images hold up nothing but other plans."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._planners, find_plan, request, self.repository, self.settings)
+
+    async def _enter(self, plan: Plan, owner: Principal, pinned: bool, request_id: str, body: str) -> Record:
+        """Store a job and queue it."""
         columns, events = new_row(plan, owner.name, pinned)
         until = columns["created"] + self.settings.request_id_hours * 3600
         facts = {"model": plan.request.model, "digest": plan.bundle.digest, "request_sha256": body}
+        span = job_span(plan.request.model, plan.spec.steps)
 
         def act() -> tuple[Record, bool]:
-            check_quota(self.store.usage(owner.name), columns["voxel_steps"], self.settings)
+            # Its twin may have come first; there is one writer, so nothing comes between this and the rest.
+            known = self.store.known(owner.name, request_id, body) if request_id else None
+            if known is not None:
+                return known, False
+            size = len(columns["private"] or b"")
+            check_quota(self.store.usage(owner.name), columns["voxel_steps"], size, self.settings)
             self._audit.record(owner, "job.create", f"jobs/{columns['id']}", **facts)
             return self.store.create(columns, events, request_id, body, until)
 
         record, new = await self._journal.write(act)
         if new:
             job = self._live[record.id] = Job(record)
-            job.span = job_span(record.model, plan.spec.steps)
+            job.span = span
             self._metrics.jobs_submitted.labels(record.model).inc()
             self.dispatcher.enqueue(job)
         return record
+
+    def _adopt(self, record: Record) -> None:
+        """Queue a job that was stored, but whose storing seemed to fail."""
+        if not record.over and record.id not in self._live and not self._entering:
+            job = self._live[record.id] = Job(record)
+            self.dispatcher.enqueue(job)
 
     async def find(self, name: str) -> Record:
         """Return a job that the caller may see.
@@ -246,13 +281,18 @@ class Desk:
         job = self.live(record)
         if job is None or job.ended or self.dispatcher.draining:
             return
-        owner = Principal(record.owner, Role.SUBMITTER)
-        recorded = asyncio.create_task(
-            self._journal.write(lambda: self._audit.record(owner, "job.leave", record.name))
-        )
-        # The optimizer need not run on if that fails.
-        recorded.add_done_callback(lambda task: task.exception())
-        self.dispatcher.cancel(job)
+        leaving = asyncio.create_task(self._leave(job, Principal(record.owner, Role.SUBMITTER)))
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
+
+    async def _leave(self, job: Job, owner: Principal) -> None:
+        try:
+            await self._journal.write(lambda: self._audit.record(owner, "job.leave", job.name))
+        except (StorageFull, StorageBusy, Draining) as error:
+            # Nobody is there to be refused: the optimizer need not run on for the record's sake.
+            _log.error("leave_not_recorded", job=job.name, reason=error.reason)
+        if not self.dispatcher.draining:
+            self.dispatcher.cancel(job)
 
     async def delete(self, record: Record) -> None:
         """Remove a job that has ended.
@@ -274,22 +314,6 @@ class Desk:
         await self.act("job.pin" if pinned else "job.unpin", record.name)
         await self._journal.write(lambda: self.store.pin(record.number, pinned))
         return await self.find(record.name)
-
-    async def sweep(self) -> int:
-        """Remove jobs whose time is over; return how many."""
-        now = time.time()
-        expired = await self.read(self.store.expired, now, 100)
-        for record in expired:
-
-            def act(record: Record = record) -> None:
-                self._audit.record(SERVER, "job.expire", record.name, owner=record.owner)
-                self.store.delete(record, expired=True)
-
-            await self._journal.write(act)
-            self._metrics.jobs_expired.inc()
-        await self._journal.write(lambda: self.store.tidy(now))
-        self._metrics.stored_bytes.set(await self.read(self.store.stored_bytes))
-        return len(expired)
 
     def wake(self) -> None:
         """Let every watcher look again."""

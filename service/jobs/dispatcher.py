@@ -78,6 +78,8 @@ class Dispatcher:
         Where figures go.
     on_change : callable
         Told whenever the executor becomes ready (True) or is lost (False).
+    on_death : callable
+        Told if the queue is no longer served.
     """
 
     def __init__(
@@ -89,7 +91,9 @@ class Dispatcher:
         queue_length: int,
         metrics: Metrics,
         on_change: Callable[[bool], Awaitable[None]],
+        on_death: Callable[["asyncio.Task[None]"], None],
     ) -> None:
+        self._on_death = on_death
         self._executor = executor
         self._store = store
         self._journal = journal
@@ -119,9 +123,15 @@ class Dispatcher:
         await self._executor.start()
         await self._on_change(True)
         self._loop = asyncio.create_task(self._serve())
+        self._loop.add_done_callback(self._on_death)
 
-    def admit(self) -> None:
+    def admit(self, entering: int = 0) -> None:
         """Make sure that another job can be taken.
+
+        Parameters
+        ----------
+        entering : int
+            Jobs that are being stored.
 
         Raises
         ------
@@ -131,7 +141,7 @@ class Dispatcher:
         if self.draining:
             raise Draining
         limit = self._queue_length
-        if len(self._waiting) >= limit:
+        if len(self._waiting) + entering >= limit:
             raise QueueFull(f"{limit} jobs wait already; try again later", limit=limit)
 
     def enqueue(self, *jobs: Job) -> None:
@@ -189,6 +199,16 @@ class Dispatcher:
         if self._loop is not None:
             self._loop.cancel()
         await self._executor.stop()
+        # A step, or a result, that took longer than the grace: it is done again, and is no attempt either.
+        for job in [job for job in self._running if job.state != vis.JOB_STATE_QUEUED and not job.ended]:
+            self._put_off(job)
+
+    def _put_off(self, job: Job) -> None:
+        """Let a job wait for the next start of the server."""
+        if job.cancel_requested.is_set():
+            self._on_end(job, Outcome(vis.JOB_STATE_CANCELLED))
+        else:
+            self._journal.add(job, job.move(vis.JOB_STATE_QUEUED))
 
     async def _serve(self) -> None:
         while not self.draining:
@@ -233,19 +253,19 @@ class Dispatcher:
 
     async def _run(self, jobs: Sequence[Job]) -> None:
         begun = time.monotonic()
-        rest = await self._begin(jobs)
+        rest = list(jobs)
 
         def end(job: Job, outcome: Outcome) -> None:
             rest.remove(job)
             self._metrics.jobs_running.dec()
             self._metrics.job_duration.labels(job.model).observe(time.monotonic() - begun)
             if outcome.state == vis.JOB_STATE_QUEUED:
-                # Stopped with a checkpoint: it waits for the next start of the server.
-                self._journal.add(job, job.move(vis.JOB_STATE_QUEUED))
+                self._put_off(job)
             else:
                 self._on_end(job, outcome)
 
         try:
+            rest[:] = await self._begin(jobs)
             if rest:
                 async for job, outcome in self._executor.run(list(rest)):
                     end(job, outcome)
@@ -258,7 +278,7 @@ class Dispatcher:
             # A job's failure must not end the loop; nor must the next job hear what was left unsaid.
             lost = Outcome(vis.JOB_STATE_FAILED, to_status(error))
             await self._executor.stop()
-            for job in list(rest):
+            for job in [job for job in rest if not job.ended]:
                 end(job, lost)
         for job in jobs:
             job.request, job.checkpoint = b"", None

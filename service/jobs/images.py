@@ -15,6 +15,8 @@ from service.volumes.subject import read_subject
 
 # Two of a class say how alike two of a class are.
 LEAST_SAME = 2
+# Each takes a second to read.
+MOST_REAL = 64
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,8 @@ def _comparisons(
     reals = request.comparisons.real_images
     if not reals:
         return Images(subject)
+    if len(reals) > MOST_REAL:
+        raise InvalidField("comparisons.real_images", f"are {len(reals)}, but at most {MOST_REAL} are read")
     first = targets(request)[0]
     if first.kind != "class_logit":
         rule = "need a class whose logit is driven by the first term; drive one, or leave them out"

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -47,9 +48,10 @@ class Journal:
         self._task: asyncio.Task[None] | None = None
         self._closed = False
 
-    def start(self) -> None:
-        """Begin to write."""
+    def start(self, on_death: Callable[["asyncio.Task[None]"], None] = lambda task: None) -> None:
+        """Begin to write; `on_death` is told if that ends."""
         self._task = asyncio.create_task(self._serve())
+        self._task.add_done_callback(on_death)
 
     async def write(self, act: Callable[[], _Answer]) -> _Answer:
         """Do something else that changes the storage, in its turn.
@@ -91,18 +93,20 @@ class Journal:
         self._writer.shutdown()
 
     async def _serve(self) -> None:
-        pause = _FIRST_PAUSE
+        pause, tried = _FIRST_PAUSE, 0
         while True:
             await self._work.wait()
             batch = list(self._pending)
+            changes = [change for _, change, _ in batch]
             begun = time.monotonic()
             try:
-                await self._in_turn(lambda: self._store.commit([change for _, change, _ in batch]))  # noqa: B023
+                await self._in_turn(partial(self._store.commit, changes, tried))
             except (StorageFull, StorageBusy) as error:
                 self._metrics.storage_faults.labels(
                     "full" if isinstance(error, StorageFull) else "busy"
                 ).inc()
                 _log.warning("storage_fault", reason=error.reason, changes=len(batch), next_try_seconds=pause)
+                tried = max(tried, len(batch))
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
                 continue
@@ -110,7 +114,7 @@ class Journal:
                 _log.critical("journal_failed", reason=reason_of(to_status(error)))
                 raise
             self._metrics.storage_commit.observe(time.monotonic() - begun)
-            pause = _FIRST_PAUSE
+            pause, tried = _FIRST_PAUSE, 0
             self._told(batch)
 
     def _told(self, batch: list[tuple[Job, Change, asyncio.Future[None]]]) -> None:

@@ -106,9 +106,11 @@ class Watch:
             block = await asyncio.to_thread(next, blocks, None)
         except ArtifactCorrupt:
             await self._again()
-            if not is_snapshot or path.exists():
+            if not is_snapshot:
                 raise
-            # It has made room for newer ones.
+            if path.exists():
+                self._metrics.storage_faults.labels("corrupt").inc()
+            # It has made room for newer ones, or a power failure took it: what follows is not lost with it.
             yield _skipped(event)
             return
         async for part in self._sent(event, block, blocks):

@@ -59,12 +59,17 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         size, token = min(size, _LARGEST_PAGE), request.page_token
         if token and not (token.isascii() and token.isdecimal() and len(token) < 19):
             raise InvalidField("page_token", "is none that the server gave; begin without one")
+        if unknown := set(request.states) - set(vis.JobState.values()):
+            raise InvalidField("states", f"holds {min(unknown)}, which is no state")
+        for field in ("model", "owner"):
+            if "\0" in getattr(request, field):
+                raise InvalidField(field, "holds a NUL character; leave it out")
         principal = caller()
         owner = request.owner if principal.role == Role.ADMIN else principal.name
         if request.owner and request.owner != owner:
             return pb.ListJobsResponse()
         page = await self._desk.read(
-            self._desk.store.page, owner, list(request.states), request.model, int(token or 0), size
+            self._desk.store.page, owner, sorted(set(request.states)), request.model, int(token or 0), size
         )
         more = str(page[-1].number) if len(page) == size else ""
         return pb.ListJobsResponse(jobs=[summary(record) for record in page], next_page_token=more)

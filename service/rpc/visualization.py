@@ -7,10 +7,10 @@ import grpc
 
 from neurofv.v1 import visualization_service_pb2 as vis
 from neurofv.v1 import visualization_service_pb2_grpc
-from service.jobs.bundles import find_plan
 from service.jobs.desk import Desk
 from service.jobs.watch import Watch
 from service.observability.metrics import Metrics
+from service.storage.records import Record
 
 
 class VisualizationService(visualization_service_pb2_grpc.VisualizationServiceServicer):
@@ -31,12 +31,23 @@ class VisualizationService(visualization_service_pb2_grpc.VisualizationServiceSe
         self, request: vis.VisualizeRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[vis.VisualizeResponse]:
         """Create a job and watch it; whoever leaves cancels it, unless it is detached."""
-        record = await self._desk.create(request)
+        creating = asyncio.ensure_future(self._desk.create(request))
+        try:
+            record = await asyncio.shield(creating)
+        except asyncio.CancelledError:
+            if not request.detach:
+                creating.add_done_callback(self._leave)
+            raise
         if not request.detach:
             # Called however the call ends, also when the client is cut off in the middle of a write.
             context.add_done_callback(lambda _: self._desk.leave(record))  # type: ignore[arg-type]  # the stub's slip
         async for event in Watch(self._desk, record, self._metrics).events(0):
             yield event
+
+    def _leave(self, created: "asyncio.Future[Record]") -> None:
+        """Cancel what was created for a caller who had left already."""
+        if not created.cancelled() and created.exception() is None:
+            self._desk.leave(created.result())
 
     async def Estimate(  # noqa: N802 (gRPC's name)
         self, request: vis.EstimateRequest, context: grpc.aio.ServicerContext
@@ -46,5 +57,5 @@ class VisualizationService(visualization_service_pb2_grpc.VisualizationServiceSe
         bare.CopyFrom(request.request)
         bare.ClearField("request_id")
         bare.ClearField("detach")
-        plan = await asyncio.to_thread(find_plan, bare, desk.repository, desk.settings)
+        plan = await desk.plan(bare)
         return await desk.dispatcher.estimate(plan.request)

@@ -22,9 +22,11 @@ LEAST_ROLES = {
     f"{_OPERATIONS}/CancelOperation": Role.SUBMITTER,
     f"{_OPERATIONS}/DeleteOperation": Role.SUBMITTER,
     "/neurofv.v1.AuditService/ReadAudit": Role.ADMIN,
+    "/grpc.health.v1.Health/Watch": Role.VIEWER,
+    "/grpc.health.v1.Health/List": Role.VIEWER,
 }
-# Orchestrators ask for health, and have no credential.
-_FREE = ("/grpc.health.v1.Health/",)
+# Orchestrators ask for health, and have no credential. Watching it never ends, so it takes one.
+_FREE = ("/grpc.health.v1.Health/Check",)
 _REFLECTION = "/grpc.reflection."
 
 

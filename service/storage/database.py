@@ -2,8 +2,9 @@
 
 import errno
 import fcntl
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -81,6 +82,35 @@ class Database:
         """
         with faults(), self._reader.begin() as connection:
             yield connection
+
+    def check(self) -> None:
+        """Make sure that the database is still this server's.
+
+        Raises
+        ------
+        StorageUnusable
+            The lock was lost, and another server has taken it.
+        """
+        if self._owner is None:
+            return
+        try:
+            self._owner.execute(text("SELECT 1"))
+            self._owner.commit()
+        except DBAPIError:
+            with suppress(DBAPIError):
+                self._owner.close()
+            with faults():
+                self._owner = self._claim()
+
+    def scrub(self) -> None:
+        """Overwrite what was removed: SQLite's log would keep it for a while. A reader may put it off."""
+        if self._writer.dialect.name == "sqlite":
+            with suppress(DBAPIError, sqlite3.Error):
+                connection = self._writer.raw_connection()
+                try:
+                    connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                finally:
+                    connection.close()
 
     def close(self) -> None:
         """Close every connection, and let another server have the folder."""

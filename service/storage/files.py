@@ -1,5 +1,6 @@
 """Files of jobs: written whole or not at all, and never read unverified."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -7,7 +8,7 @@ from collections.abc import Generator, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from service.errors import ArtifactCorrupt
+from service.errors import ArtifactCorrupt, StorageBusy
 from service.failpoints import failpoint
 from service.storage.database import faults
 
@@ -71,6 +72,7 @@ def write(path: Path, data: bytes, what: str, durable: bool = True) -> None:
     """
     partial = path.with_name(f"{path.name}.part")
     with faults():
+        made = not path.parent.exists()
         path.parent.mkdir(exist_ok=True, mode=0o700)
         try:
             with partial.open("wb") as file:
@@ -86,6 +88,8 @@ def write(path: Path, data: bytes, what: str, durable: bool = True) -> None:
             raise
         if durable:
             _sync_folder(path.parent)
+            if made:
+                _sync_folder(path.parent.parent)
     failpoint(f"{what}.after_rename")
 
 
@@ -128,12 +132,17 @@ def blocks(path: Path, sha256: str, size: int, what: str, offset: int = 0) -> Ge
                 yield block
     except FileNotFoundError:
         raise ArtifactCorrupt(f"the stored {what} is gone; run its job again", file=what) from None
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise StorageBusy("the server has too many files open; try again") from None
+        raise ArtifactCorrupt(f"the stored {what} cannot be read; run its job again", file=what) from None
 
 
 def drop(paths: Iterable[Path]) -> None:
-    """Remove files that nothing speaks of any more."""
+    """Remove files that nothing speaks of any more; what cannot be removed goes with its job."""
     for path in paths:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def _digest(descriptor: int, size: int) -> str:

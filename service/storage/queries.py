@@ -179,7 +179,9 @@ class Queries:
         table = schema.job.c
         open_jobs = table.state.not_in(_OVER)
         work = select(func.count(), func.coalesce(func.sum(table.voxel_steps), 0))
-        kept = select(func.coalesce(func.sum(table.stored_bytes), 0)).where(table.owner == owner)
+        # An image counts as long as it is there.
+        size = table.stored_bytes + func.coalesce(func.length(table.private), 0)
+        kept = select(func.coalesce(func.sum(size), 0)).where(table.owner == owner)
         with self._database.read() as connection:
             jobs, voxel_steps = connection.execute(work.where((table.owner == owner) & open_jobs)).one()
             return Usage(jobs, int(voxel_steps), int(connection.execute(kept).scalar_one()))

@@ -105,8 +105,15 @@ class Store(Queries):
         failpoint("job.after_commit")
         return _record(number=number, **columns), True
 
-    def commit(self, changes: Sequence[Change]) -> None:
+    def commit(self, changes: Sequence[Change], tried: int = 0) -> None:
         """Store what happened, all or nothing.
+
+        Parameters
+        ----------
+        changes : sequence of Change
+            In order.
+        tried : int
+            So many of the first of them may have been stored: their commit was not answered.
 
         Raises
         ------
@@ -127,7 +134,10 @@ class Store(Queries):
                 self._audit(change)
                 change.audit = {}
         with self._database.write() as connection:
-            old = [path for change in changes for path in self._write(connection, change)]
+            done = [change for change in changes[:tried] if self._is_stored(connection, change)]
+            new = [change for change in changes if change not in done]
+            images = any(change.over and self._has_images(connection, change) for change in new)
+            old = [path for change in new for path in self._write(connection, change)]
             if any(change.columns.get("state") == vis.JOB_STATE_CANCELLING for change in changes):
                 failpoint("cancel.before_commit")
             failpoint("end.before_commit" if over else "events.before_commit")
@@ -136,6 +146,18 @@ class Store(Queries):
         for change in changes:
             if change.over:
                 self.files.remove(change.id, checkpoints_only=True)
+        if images:
+            self._database.scrub()
+
+    def _is_stored(self, connection: Connection, change: Change) -> bool:
+        table = schema.job.c
+        last = connection.execute(select(table.last_sequence).where(table.number == change.number)).scalar()
+        return bool(change.events) and last is not None and last >= change.events[-1].sequence
+
+    def _has_images(self, connection: Connection, change: Change) -> bool:
+        table = schema.job.c
+        query = select(table.private.is_not(None)).where(table.number == change.number)
+        return bool(connection.execute(query).scalar())
 
     def _write(self, connection: Connection, change: Change) -> list[Path]:
         """Write a change; return the files that nothing will speak of any more."""
@@ -193,7 +215,14 @@ class Store(Queries):
         self.files.remove(record.id)
 
     def tidy(self, now: float) -> None:
-        """Forget old request_ids and tombstones, and remove files of jobs that are not there."""
+        """Forget old request_ids and tombstones, and remove files of jobs that are not there.
+
+        Raises
+        ------
+        StorageUnusable
+            The database is another server's by now.
+        """
+        self._database.check()
         with self._database.write() as connection:
             connection.execute(delete(schema.request_id).where(schema.request_id.c.expires < now))
             old = schema.tombstone.c.removed < now - _REMEMBER_SECONDS
@@ -202,6 +231,7 @@ class Store(Queries):
             known = set(connection.execute(select(schema.job.c.id)).scalars())
         for stray in there - known:
             self.files.remove(stray)
+        self._database.scrub()
 
 
 def _event_rows(number: int, events: Sequence[vis.VisualizeResponse]) -> list[dict[str, Any]]:

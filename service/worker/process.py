@@ -21,6 +21,8 @@ from service.settings import Settings
 from service.worker import wire
 
 _START_SECONDS = 120.0
+# Frames of the worker that are held while those before them are written.
+_MOST_FRAMES = 8
 ENVIRONMENT = {
     # Threads of torch that wait for each other must sleep, not spin: spinning, two threads on two
     # cores of which one has other work too ran five times slower.
@@ -59,7 +61,8 @@ class WorkerProcess:
         self._writer: asyncio.StreamWriter | None = None
         self._room = NO_ROOM
         self._sorter: asyncio.Task[None] | None = None
-        self._of_jobs: asyncio.Queue[wire.Frame | None] = asyncio.Queue()
+        self._of_jobs: asyncio.Queue[wire.Frame | None] = asyncio.Queue(_MOST_FRAMES)
+        self._pausing = False
         self._numbers = itertools.count(1)
         self._estimates: dict[int, asyncio.Future[wire.Frame]] = {}
 
@@ -98,7 +101,7 @@ class WorkerProcess:
         for each in seconds:
             self._metrics.model_load_duration.observe(float(each))
         self._room = room(self._settings, device)
-        self._of_jobs = asyncio.Queue()
+        self._of_jobs, self._pausing = asyncio.Queue(_MOST_FRAMES), False
         self._sorter = asyncio.create_task(self._sort(reader, self._of_jobs))
 
     async def _spawn(self) -> asyncio.StreamReader:
@@ -110,7 +113,8 @@ class WorkerProcess:
                     "-m",
                     "service.worker",
                     f"--fd={theirs.fileno()}",
-                    f"--settings={self._settings.model_dump_json()}",
+                    # Everybody on the machine can read this: the database's URL may hold a password.
+                    f"--settings={self._settings.model_dump_json(exclude={'database'})}",
                     pass_fds=[theirs.fileno()],
                     env=ENVIRONMENT | os.environ,
                     stdin=asyncio.subprocess.DEVNULL,
@@ -153,6 +157,9 @@ class WorkerProcess:
                     await self._send(wire.Kind.RESUME, job.number, wire.pack_state(job.told, step, data))
                 kind = wire.Kind.RUN if job is jobs[-1] else wire.Kind.JOIN
                 await self._send(kind, job.number, job.request)
+            if self._pausing:
+                # A pause that arrived between two of these frames was over before the jobs began.
+                await self.pause()
             watchers = [asyncio.create_task(self._pass_on_cancel(job)) for job in jobs]
             open_jobs = {
                 job.number: Reporter(job, self._journal, self._settings, self._metrics) for job in jobs
@@ -174,6 +181,7 @@ class WorkerProcess:
 
     async def pause(self) -> None:
         """Let the jobs that run be checkpointed and stopped within a step."""
+        self._pausing = True
         with suppress(WorkerLost, ConnectionError):
             await self._send(wire.Kind.PAUSE, 0)
 
@@ -229,16 +237,15 @@ class WorkerProcess:
             while True:
                 frame = await wire.read(reader)
                 if frame.kind not in (wire.Kind.ESTIMATED, wire.Kind.NOT_ESTIMATED):
-                    of_jobs.put_nowait(frame)
+                    # When this is full the socket fills too, and the worker waits.
+                    await of_jobs.put(frame)
                 elif (waiting := self._estimates.get(frame.job)) is not None and not waiting.done():
                     waiting.set_result(frame)
         except (EOFError, ConnectionError, ValueError):
-            pass
-        finally:
-            of_jobs.put_nowait(None)
             for waiting in self._estimates.values():
                 if not waiting.done():
                     waiting.set_exception(ConnectionResetError())
+            await of_jobs.put(None)
 
     async def _pass_on_cancel(self, job: Job) -> None:
         await job.cancel_requested.wait()

@@ -29,7 +29,7 @@ from service.errors import ArtifactExpired, JobNotFinished, JobNotFound, Request
 from service.jobs.job import JobFailed
 from service.jobs.watch import Watch
 from service.storage.records import Record
-from tests.reliability.house import House
+from tests.house import House
 from tests.reliability.promise import Promise
 
 _ZOO: list[Path] = []
@@ -53,7 +53,7 @@ class Machine(RuleBasedStateMachine):
         self.root = Path(tempfile.mkdtemp(prefix="neurofv-", dir=memory if memory.is_dir() else None))
         self.runner = asyncio.Runner()
         self.promise = Promise()
-        self.house = House(self.root / "data", _ZOO[0])
+        self.house = House(self.root / "data", repository=_ZOO[0], retention_hours=0)
         (self.root / "data").mkdir()
         self.runner.run(self.house.open())
 
@@ -158,7 +158,7 @@ class Machine(RuleBasedStateMachine):
         """Whatever has ended and is not pinned goes; here its time is over at once."""
         for name in list(self.promise.jobs):
             self.watch(name, 0)
-        self.runner.run(self.house.desk.sweep())
+        self.runner.run(self.house.sweeper.sweep())
         for name, job in list(self.promise.jobs.items()):
             if not job.pinned:
                 self.promise.remove(name, "expired")

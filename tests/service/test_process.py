@@ -19,11 +19,11 @@ from neurofv.v1 import job_service_pb2 as pb
 from neurofv.v1 import visualization_service_pb2 as vis
 from service.jobs.plan import make_plan
 from service.jobs.watch import Watch
-from service.observability.metrics import Metrics
 from service.settings import Settings
 from service.worker import wire
+from service.worker.process import WorkerProcess
+from tests.house import House
 from tests.server import RunningServer
-from tests.service.desks import open_desk
 from tests.service.requests import CUBE, SMALL, Stream, failure, request
 
 ROOT = Path(__file__).parents[2]
@@ -110,7 +110,8 @@ async def test_a_worker_that_cannot_start_lets_jobs_wait(
     async def note(ready: bool) -> None:
         changes.append(ready)
 
-    desk, worker, close = await open_desk(tmp_path, note)
+    house = await House(tmp_path, WorkerProcess, note).open()
+    desk, worker = house.desk, house.executor
     spawn = asyncio.create_subprocess_exec
 
     async def refuse(*_: object, **__: object) -> None:
@@ -125,9 +126,9 @@ async def test_a_worker_that_cannot_start_lets_jobs_wait(
     await asyncio.sleep(0.5)
     assert (await desk.find(record.name)).state == vis.JOB_STATE_QUEUED
     monkeypatch.setattr(asyncio, "create_subprocess_exec", spawn)
-    events = [event async for event in Watch(desk, record, Metrics({})).events(0)]
+    events = [event async for event in Watch(desk, record, house.metrics).events(0)]
     assert events[-1].HasField("completed")
-    await close()
+    await house.close()
     assert changes[0] is changes[-1] is True
     assert False in changes
 
