@@ -98,6 +98,10 @@ class Server:
             lambda: self._dispatcher.ready,
             self._doors.http,
         )
+        self._register(metrics)
+
+    def _register(self, metrics: Metrics) -> None:
+        """Offer every service."""
         audit_service_pb2_grpc.add_AuditServiceServicer_to_server(AuditService(self._doors.audit), self._grpc)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(self._repository), self._grpc)
         jobs = JobService(self._desk, metrics)
@@ -106,7 +110,7 @@ class Server:
         visualization = VisualizationService(self._desk, metrics)
         visualization_service_pb2_grpc.add_VisualizationServiceServicer_to_server(visualization, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        if settings.reflection != "off":
+        if self._settings.reflection != "off":
             reflection.enable_server_reflection(
                 (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc
             )

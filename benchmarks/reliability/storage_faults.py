@@ -93,18 +93,7 @@ def _weather(
     recovered = time.monotonic() - cleared
     ledger.settle()
     found = ledger.check()
-    faults = list(ledger.faults)
-    unclear = sorted(set(told) - {" ".join(wanted), "OK"})
-    if unclear:
-        faults.append(f"creations were told {', '.join(unclear)}")
-    if not told[" ".join(wanted)]:
-        faults.append(f"no creation was told {' '.join(wanted)}, so the fault was none")
-    if set(reads) != {"OK"}:
-        faults.append(f"GetJob was told {', '.join(sorted(reads))}")
-    if place.starts != 1 or not place.alive:
-        faults.append("the server had to be started again")
-    if place.stop() != 0:
-        faults.append("the server did not shut down in good order")
+    faults = [*ledger.faults, *_wrong(place, told, reads, " ".join(wanted))]
     return {
         **found,
         "creations": dict(told),
@@ -115,6 +104,21 @@ def _weather(
         "audit_records": ledger.check_audit(),
         "faults": faults,
     }
+
+
+def _wrong(place: Site, told: Counter[str], reads: Counter[str], wanted: str) -> Iterator[str]:
+    """Say what callers were told that they should not have been, and what became of the server."""
+    unclear = sorted(set(told) - {wanted, "OK"})
+    if unclear:
+        yield f"creations were told {', '.join(unclear)}"
+    if not told[wanted]:
+        yield f"no creation was told {wanted}, so the fault was none"
+    if set(reads) != {"OK"}:
+        yield f"GetJob was told {', '.join(sorted(reads))}"
+    if place.starts != 1 or not place.alive:
+        yield "the server had to be started again"
+    if place.stop() != 0:
+        yield "the server did not shut down in good order"
 
 
 def _named(name: str) -> jobs.GetJobRequest:
