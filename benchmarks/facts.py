@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parents[1] / "README.md"
 
 
 def machine() -> dict[str, object]:
@@ -44,6 +45,13 @@ def write(name: str, figures: dict[str, object]) -> None:
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(text + "\n")
     print(text)
+
+
+def into_readme(page: str, mark: str, text: str) -> str:
+    """Return the README with a table between its marks."""
+    begin, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
+    before, rest = page.split(begin)
+    return f"{before}{begin}\n{text}{end}{rest.split(end)[1]}"
 
 
 def interval(estimate: float, drawn: Sequence[float] | np.ndarray) -> dict[str, float]:

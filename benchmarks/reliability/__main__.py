@@ -1,6 +1,6 @@
 """All proofs of reliability at full size: `make soak`.
 
-Writes `benchmarks/results/reliability.json`; `--long` kills 1 000 times instead of 200.
+Writes `benchmarks/results/reliability.json` and the README's table; `--long` kills 1 000 times, not 200.
 """
 
 import json
@@ -10,8 +10,9 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.facts import RESULTS, write
+from benchmarks.facts import README, RESULTS, into_readme, write
 from benchmarks.reliability import cancel, corrupt, fuzz, goals, kills, load, soak, storage_faults
+from benchmarks.reliability.report import table
 
 KILLS, KILLS_LONG = 200, 1000
 
@@ -40,6 +41,7 @@ def main(
         figures[name] = proofs[name]()
         # At once: a long run that is broken off keeps what it has measured.
         write("reliability", figures)
+    README.write_text(into_readme(README.read_text(), "reliability", table(figures)))
     sys.exit(0 if goals.show(figures) else 1)
 
 

@@ -7,20 +7,18 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 
-from benchmarks.facts import RESULTS, write
+from benchmarks.facts import README, RESULTS, into_readme, write
 from benchmarks.speed import climb, estimates, linear, streams
 from benchmarks.speed.race import Competitor, default_canvas, physical_limit, race, work
-from benchmarks.speed.report import into, table
+from benchmarks.speed.report import table
 from models import ZOO, Repository
 from service.worker.process import ENVIRONMENT
 
 FULL, CUBE = (160, 192, 160), (96, 96, 96)
 ROUNDS = 5
-README = Path(__file__).parents[2] / "README.md"
 Entrant = tuple[str, str, tuple[int, ...], str]
 
 
@@ -95,7 +93,7 @@ def main() -> None:
         # At once: a long run that is broken off keeps what it has measured.
         write("speed", figures)
     linear.draw(figures["growth"])
-    README.write_text(into(README.read_text(), table(figures)))
+    README.write_text(into_readme(README.read_text(), "speed", table(figures)))
 
 
 if __name__ == "__main__":

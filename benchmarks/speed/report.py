@@ -3,7 +3,6 @@
 from typing import Any
 
 _RIVALS = ("B1", "B2")
-_BEGIN, _END = "<!-- speed -->", "<!-- /speed -->"
 
 
 def table(figures: dict[str, Any]) -> str:
@@ -22,12 +21,6 @@ def table(figures: dict[str, Any]) -> str:
             edges = "x".join(map(str, case["canvas"]))
             lines.append(_row(f"the same on its canvas, {edges}", own, "neurofv, canvas", None))
     return "\n".join(lines) + "\n"
-
-
-def into(page: str, text: str) -> str:
-    """Return a page with a table between its marks."""
-    before, rest = page.split(_BEGIN)
-    return f"{before}{_BEGIN}\n{text}{_END}{rest.split(_END)[1]}"
 
 
 def share(case: dict[str, Any], limit: dict[str, float], precision: str = "FLOAT32") -> float:

@@ -5,18 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.facts import RESULTS
+from benchmarks.facts import README, RESULTS, into_readme
 from benchmarks.peers.baselines import Run, b1
 from benchmarks.speed import competitor, linear
-from benchmarks.speed.__main__ import README
 from benchmarks.speed.race import Competitor, default_canvas, race, work
-from benchmarks.speed.report import into, table
+from benchmarks.speed.report import table
 from models.architectures import build
 
 
 def test_the_page_is_what_its_json_says() -> None:
     figures = json.loads((RESULTS / "speed.json").read_text())
-    assert into(README.read_text(), table(figures)) == README.read_text()
+    assert into_readme(README.read_text(), "speed", table(figures)) == README.read_text()
     assert Path(linear.FIGURE).exists()
 
 

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from benchmarks.facts import RESULTS
+from benchmarks.facts import README, RESULTS, into_readme
 from benchmarks.reliability import cancel, goals, load, soak
+from benchmarks.reliability.report import table
 
 
 def test_a_cancel_takes_one_step_and_a_stalled_reader_little() -> None:
@@ -33,6 +34,12 @@ def test_tiny_jobs_leave_nothing() -> None:
 def test_a_missed_goal_is_marked(capsys: pytest.CaptureFixture[str]) -> None:
     assert not goals.show({"load": {"watchers": 3, "queued": 2000, "get_job": {"n": 2000, "p99_ms": 1.0}}})
     assert "MISSED" in capsys.readouterr().out
+
+
+def test_the_readme_says_what_was_measured() -> None:
+    figures = json.loads((RESULTS / "reliability.json").read_text())
+    page = README.read_text()
+    assert into_readme(page, "reliability", table(figures)) == page
 
 
 def test_the_figures_are_those_that_goals_are_set_for() -> None:
