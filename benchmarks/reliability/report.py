@@ -14,7 +14,7 @@ _TEXTS = {
     ),
     "fuzz": (
         "{requests:,} fuzzed requests over {methods} methods",
-        "{forbidden} INTERNAL or UNKNOWN; health not SERVING {not_serving} times; memory +{growth_mib:.0f} MB",
+        "{forbidden} INTERNAL or UNKNOWN; {not_serving} times not SERVING; memory +{growth_mib:.0f} MB",
     ),
     "corrupt": (
         "{cases} damaged checkpoints, bundles and volumes",
