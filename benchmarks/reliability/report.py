@@ -43,11 +43,10 @@ _TEXTS = {
 def table(figures: dict[str, Any]) -> str:
     """Return the figures that there are as Markdown."""
     lines = ["<!-- Written by `make soak`. -->", "| what was done | what came of it |", "| --- | --- |"]
-    lines += [
-        f"| {text.format(**_values(name, figures[name]))} |"
-        for name, text in _TEXTS.items()
-        if name in figures
-    ]
+    for name, texts in _TEXTS.items():
+        if name in figures:
+            did, came = (text.format(**_values(name, figures[name])) for text in texts)
+            lines.append(f"| {did} | {came} |")
     return "\n".join(lines) + "\n"
 
 
