@@ -27,8 +27,8 @@ _SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 
 _COMMIT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 2.5, 10)
 _BYTES = (1e5, 3e5, 1e6, 3e6, 1e7, 3e7, 1e8, 3e8, 1e9)
 _ATTEMPTS = (1, 2, 3)
-# What befalls the store: no room, a locked database, an error of the system, bytes other than those written.
-STORAGE_FAULTS = ("full", "busy", "io", "corrupt")
+# What befalls the store: no room, a database or disk that cannot be written, bytes other than those written.
+STORAGE_FAULTS = ("full", "busy", "corrupt")
 _CREDENTIAL_FAULTS = (Unauthenticated, TokenExpired, RoleRequired)
 
 
