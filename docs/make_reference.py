@@ -118,7 +118,11 @@ def failures() -> str:
         "stream.\n"
     )
     header = ("code", "reason", "when", "try again")
-    return "\n".join([NOTE, "# Errors\n", text, table(header, rows)])
+    client = (
+        "The Python client adds reasons of its own: `SERVER_UNREACHABLE` (no answer), `STREAM_BROKEN` and\n"
+        "`VOLUME_CORRUPT` (what came is not what was announced), `JOB_CANCELLED` (the job that was watched).\n"
+    )
+    return "\n".join([NOTE, "# Errors\n", text, table(header, rows), client])
 
 
 def _retry(kind: type[errors.ServiceError]) -> str:
