@@ -120,7 +120,7 @@ def failures() -> str:
     header = ("code", "reason", "when", "try again")
     client = (
         "The Python client adds reasons of its own: `SERVER_UNREACHABLE` (no answer), `STREAM_BROKEN` and\n"
-        "`VOLUME_CORRUPT` (what came is not what was announced), `JOB_CANCELLED` (the job that was watched).\n"
+        "`VOLUME_CORRUPT` (what came is not what was announced), `JOB_CANCELLED` (the watched job).\n"
     )
     return "\n".join([NOTE, "# Errors\n", text, table(header, rows), client])
 
