@@ -241,7 +241,7 @@ PROVOKE: dict[str, Callable[[Provoked], object]] = {
     "CREDENTIAL_INVALID": lambda p: p.as_who(bearer("nfv_wrong")),
     "TOKEN_EXPIRED": lambda p: p.as_who(bearer("late")),
     "METHOD_UNIMPLEMENTED": lambda p: health_pb2_grpc.HealthStub(p.server.channel).List(
-        health_pb2.HealthListRequest()
+        health_pb2.HealthListRequest(), metadata=p.metadata
     ),
     "ROLE_REQUIRED": lambda p: p.as_who(bearer(TOKENS["viewer"])),
 }
