@@ -68,6 +68,11 @@ class Journal:
     async def _in_turn(self, act: Callable[[], _Answer]) -> _Answer:
         return await asyncio.get_running_loop().run_in_executor(self._writer, act)
 
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of volumes and checkpoints that are not written yet."""
+        return self._bytes
+
     def add(self, job: Job, change: Change) -> asyncio.Future[None]:
         """Take a change; the future is done when it is committed and told."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()

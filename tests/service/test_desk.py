@@ -17,6 +17,7 @@ from service.errors import QueueFull, QuotaExceeded
 from service.jobs.job import Job, Outcome
 from service.jobs.watch import Watch
 from service.storage.records import Change, Checkpoint, Record
+from service.worker.process import WorkerProcess
 from tests.house import House
 from tests.server import RunningServer
 from tests.service.requests import CUBE, SMALL, request
@@ -201,6 +202,45 @@ async def test_a_commit_whose_answer_was_lost_is_not_made_twice(
     events = [event async for event in Watch(house.desk, record, house.metrics).events(0)]
     numbers = sorted({event.sequence for event in events})
     assert numbers == list(range(1, len(numbers) + 1))
+    assert events[-1].HasField("completed")
+    await house.close()
+
+
+async def test_a_worker_waits_while_nothing_can_be_written(tmp_path: Path) -> None:
+    """The server holds a bounded amount of what it reports, however long the database is locked."""
+    house = await House(tmp_path, WorkerProcess, checkpoint_seconds=0).open()
+    record = await house.desk.create(request(CUBE, SMALL, "steps: 5000 snapshot_every: 1"))
+    job = house.desk.live(record)
+    assert job is not None
+    await _until(lambda: job.step > 3)
+    holder = sqlite3.connect(tmp_path / "jobs.sqlite3", isolation_level=None, timeout=10)
+    holder.execute("BEGIN IMMEDIATE")
+    told = 0
+    for _ in range(60):
+        await asyncio.sleep(0.5)
+        if job.told == told:
+            break
+        told = job.told
+    else:
+        raise AssertionError("the worker went on telling")
+    assert house.journal.waiting_bytes < 100 << 20
+    holder.execute("ROLLBACK")
+    await _until(lambda: job.told > told)
+    await house.desk.cancel(_row(house, record))
+    await _until(lambda: _row(house, record).over)
+    await house.close()
+
+
+async def test_a_damaged_snapshot_is_skipped_and_what_follows_is_not_lost(tmp_path: Path) -> None:
+    house = await House(tmp_path, WorkerProcess).open()
+    record = await house.desk.create(request(CUBE, SMALL, "steps: 4 snapshot_every: 2"))
+    await _until(lambda: _row(house, record).over, seconds=60)
+    (snapshot,) = [volume for volume in house.store.volumes(record.number) if volume.snapshot]
+    house.store.files.volume(record.id, snapshot.sequence).write_bytes(b"")
+    events = [event async for event in Watch(house.desk, record, house.metrics).events(0)]
+    assert [event.volume_skipped.id for event in events if event.HasField("volume_skipped")] == [
+        snapshot.name
+    ]
     assert events[-1].HasField("completed")
     await house.close()
 
