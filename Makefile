@@ -30,7 +30,7 @@ demo: $(VENV)/.run  ## Start the service and show what the shipped model has lea
 	deploy/demo.sh $(VENV) demo-output
 
 test: $(VENV)/.dev  ## Run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev  ## Check style, types and import rules
 	$(BIN)/ruff check .
