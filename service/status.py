@@ -68,13 +68,18 @@ def code_of(status: status_pb2.Status) -> StatusCode:
     return next(code for code in StatusCode if code.value[0] == status.code)
 
 
-def reason_of(status: status_pb2.Status) -> str:
-    """Return the `ErrorInfo` reason of a status, or an empty string."""
+def info_of(status: status_pb2.Status) -> error_details_pb2.ErrorInfo:
+    """Return the `ErrorInfo` of a status, or an empty one."""
     for detail in status.details:
         info = error_details_pb2.ErrorInfo()
         if detail.Unpack(info):
-            return info.reason
-    return ""
+            return info
+    return error_details_pb2.ErrorInfo()
+
+
+def reason_of(status: status_pb2.Status) -> str:
+    """Return the `ErrorInfo` reason of a status, or an empty string."""
+    return info_of(status).reason
 
 
 def resource_of(status: status_pb2.Status) -> str:

@@ -15,6 +15,15 @@ from service.settings import Settings
 from service.storage.records import Usage
 
 
+def bare_request(request: vis.VisualizeRequest) -> vis.VisualizeRequest:
+    """Return a request without what is no part of what is computed."""
+    bare = vis.VisualizeRequest()
+    bare.CopyFrom(request)
+    bare.ClearField("request_id")
+    bare.ClearField("detach")
+    return bare
+
+
 def new_row(plan: Plan, owner: str, pinned: bool) -> tuple[dict[str, Any], list[vis.VisualizeResponse]]:
     """Return the row of a new job, and its first events.
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -23,7 +24,7 @@ from service.errors import (
     StorageBusy,
     StorageFull,
 )
-from service.jobs.admission import check_quota, new_row
+from service.jobs.admission import bare_request, check_quota, new_row
 from service.jobs.bundles import find_bundle, find_plan
 from service.jobs.dispatcher import ATTEMPTS, Dispatcher, Executor, exhausted
 from service.jobs.job import Job, Outcome
@@ -168,11 +169,7 @@ class Desk:
         ServiceError
             Nothing was stored.
         """
-        owner = caller()
-        bare, request_id = vis.VisualizeRequest(), request.request_id
-        bare.CopyFrom(request)
-        bare.ClearField("request_id")
-        bare.ClearField("detach")
+        owner, bare, request_id = caller(), bare_request(request), request.request_id
         body = hashlib.sha256(bare.SerializeToString(deterministic=True) + bytes([pinned])).hexdigest()
         if request_id:
             if not _REQUEST_ID.fullmatch(request_id):
@@ -183,7 +180,7 @@ class Desk:
                 self._adopt(known)
                 return known
         self.dispatcher.admit(len(self._entering))
-        plan = await self.plan(bare)
+        plan = await self._plan(bare)
         self.dispatcher.admit(len(self._entering))
         entering = asyncio.create_task(self._enter(plan, owner, pinned, request_id, body))
         self._entering.add(entering)
@@ -191,7 +188,18 @@ class Desk:
         # A caller who leaves now leaves a job behind that is stored and runs, not one that is only stored.
         return await asyncio.shield(entering)
 
-    async def plan(self, request: vis.VisualizeRequest) -> Plan:
+    async def estimate(self, request: vis.VisualizeRequest) -> vis.EstimateResponse:
+        """Check a visualization as `create` does, and tell what it would cost; nothing is stored.
+
+        Raises
+        ------
+        ServiceError, JobFailed
+            It cannot be run, or it cannot be told now.
+        """
+        plan = await self._plan(bare_request(request))
+        return await self.dispatcher.estimate(plan.request)
+
+    async def _plan(self, request: vis.VisualizeRequest) -> Plan:
         """Plan a request in a thread of its own: large images hold up nothing but other plans."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._planners, find_plan, request, self.repository, self.settings)
@@ -203,17 +211,13 @@ class Desk:
         facts = {"model": plan.request.model, "digest": plan.bundle.digest, "request_sha256": body}
         span = job_span(plan.request.model, plan.spec.steps)
 
-        def act() -> tuple[Record, bool]:
-            # Its twin may have come first; there is one writer, so nothing comes between this and the rest.
-            known = self.store.known(owner.name, request_id, body) if request_id else None
-            if known is not None:
-                return known, False
+        def admit() -> None:
             size = len(columns["private"] or b"")
             check_quota(self.store.usage(owner.name), columns["voxel_steps"], size, self.settings)
             self._audit.record(owner, "job.create", f"jobs/{columns['id']}", **facts)
-            return self.store.create(columns, events, request_id, body, until)
 
-        record, new = await self._journal.write(act)
+        create = partial(self.store.create, columns, events, request_id, body, until, admit)
+        record, new = await self._journal.write(create)
         if new:
             job = self._live[record.id] = Job(record)
             job.span = span

@@ -99,11 +99,9 @@ class Watch:
             yield _skipped(event)
             return
         path, what = self._desk.store.files.volume(self._record.id, event.sequence), f"volume {begin.id}"
-        # Not closed here: a caller who leaves does so while a thread still reads. The file goes with the last
-        # reference, which is that thread's.
         blocks = files.blocks(path, begin.sha256, begin.bytes, what)
         try:
-            block = await asyncio.to_thread(next, blocks, None)
+            block = await files.next_block(blocks)
         except ArtifactCorrupt:
             await self._again()
             if not is_snapshot:
@@ -128,7 +126,7 @@ class Watch:
             self._metrics.volume_bytes_sent.inc(len(block))
             yield vis.VisualizeResponse(sequence=event.sequence, time=event.time, volume_chunk=chunk)
             offset += len(block)
-            block = await asyncio.to_thread(next, blocks, None) if offset < begin.bytes else None
+            block = await files.next_block(blocks) if offset < begin.bytes else None
         end = vis.VolumeEnd(id=begin.id)
         yield vis.VisualizeResponse(sequence=event.sequence, time=event.time, volume_end=end)
 

@@ -3,7 +3,7 @@
 import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import grpc
 import structlog
@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from opentelemetry.trace import SpanContext, Status, StatusCode
 
 from service import __version__
+from service.observability.handlers import KINDS, Handler
 from service.observability.tracing import JobSpan
 
 _CODE = "rpc.grpc.status_code"
@@ -35,13 +36,6 @@ _ALLOWED = frozenset(
     }
 )
 # By (request streams, response streams): the handler's attribute, and how to make one.
-_KINDS = {
-    (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler),
-    (False, True): ("unary_stream", grpc.unary_stream_rpc_method_handler),
-    (True, False): ("stream_unary", grpc.stream_unary_rpc_method_handler),
-    (True, True): ("stream_stream", grpc.stream_stream_rpc_method_handler),
-}
-_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 # The library tries for 10 s, at the server's end too, which would then be killed for being slow.
 _TRY_SECONDS = 3.0
 _log = structlog.get_logger()
@@ -110,15 +104,15 @@ class _CodeInterceptor(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: "Callable[[grpc.HandlerCallDetails], Awaitable[_Handler | None]]",
+        continuation: "Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]",
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> "_Handler | None":
+    ) -> "Handler | None":
         """Wrap the method that handles the call."""
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
-        attribute, make = _KINDS[handler.request_streaming, handler.response_streaming]
-        wrapped: _Handler = make(
+        attribute, make, _ = KINDS[handler.request_streaming, handler.response_streaming]
+        wrapped: Handler = make(
             _with_code(getattr(handler, attribute)),
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,

@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import grpc
 import structlog
@@ -13,6 +13,7 @@ from grpc_status import rpc_status
 
 from service.errors import RoleRequired, ServiceError, Unimplemented
 from service.jobs.job import JobFailed
+from service.observability.handlers import KINDS, Handler
 from service.observability.metrics import Metrics
 from service.security.guard import Guard, as_refusal, peer_host
 from service.security.identity import LOCAL, Principal, set_caller
@@ -21,14 +22,6 @@ from service.status import code_of, reason_of, resource_of, to_status
 
 _DEADLINE_SLACK_SECONDS = 0.1
 _log = structlog.get_logger()
-_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-# By (request streams, response streams): the handler's attribute, how to make one, the metrics' label.
-_KINDS = {
-    (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler, "unary"),
-    (False, True): ("unary_stream", grpc.unary_stream_rpc_method_handler, "server_stream"),
-    (True, False): ("stream_unary", grpc.stream_unary_rpc_method_handler, "client_stream"),
-    (True, True): ("stream_stream", grpc.stream_stream_rpc_method_handler, "bidi_stream"),
-}
 # Whatever a caller invents as a method's name stays out of metrics and logs.
 _UNKNOWN = ("unknown", "unknown", "unknown")
 
@@ -53,9 +46,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: "Callable[[grpc.HandlerCallDetails], Awaitable[_Handler | None]]",
+        continuation: "Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]",
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> "_Handler | None":
+    ) -> "Handler | None":
         """Wrap the method that handles the call."""
         handler = await continuation(handler_call_details)
         door = _Door(self._guard, handler_call_details)
@@ -63,14 +56,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             call = _Call(self._metrics, _labels(handler, handler_call_details), door, self._refusals)
             # As a stream of requests, none of which is read: a caller without a credential sends nothing
             # into the server's memory.
-            closed: _Handler = grpc.stream_stream_rpc_method_handler(call.around(_no_method, None))
+            closed: Handler = grpc.stream_stream_rpc_method_handler(call.around(_no_method, None))
             return closed
         call = _Call(self._metrics, _labels(handler, handler_call_details), door, self._refusals)
-        attribute, make, _ = _KINDS[handler.request_streaming, handler.response_streaming]
+        attribute, make, _ = KINDS[handler.request_streaming, handler.response_streaming]
         # Bytes that are no message must fail inside the call, where failures become statuses.
         parse = handler.request_deserializer
         inside = None if handler.request_streaming else parse
-        wrapped: _Handler = make(
+        wrapped: Handler = make(
             call.around(getattr(handler, attribute), inside),
             request_deserializer=None if inside else parse,
             response_serializer=handler.response_serializer,
@@ -78,11 +71,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return wrapped
 
 
-def _labels(handler: "_Handler | None", details: grpc.HandlerCallDetails) -> tuple[str, str, str]:
+def _labels(handler: "Handler | None", details: grpc.HandlerCallDetails) -> tuple[str, str, str]:
     if handler is None:
         return _UNKNOWN
     _, service, method = details.method.split("/", 2)
-    return _KINDS[handler.request_streaming, handler.response_streaming][2], service, method
+    return KINDS[handler.request_streaming, handler.response_streaming][2], service, method
 
 
 async def _no_method(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:

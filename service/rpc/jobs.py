@@ -1,11 +1,10 @@
 """JobService: jobs that outlive calls."""
 
-import asyncio
 from collections.abc import AsyncIterator
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import status_pb2
 
 from neurofv.v1 import job_service_pb2 as pb
 from neurofv.v1 import job_service_pb2_grpc
@@ -15,6 +14,7 @@ from service.jobs.desk import Desk
 from service.jobs.watch import Watch
 from service.observability.metrics import Metrics
 from service.security.identity import Role, caller
+from service.status import info_of
 from service.storage import files
 from service.storage.queries import EventGone
 from service.storage.records import Record, Volume
@@ -118,11 +118,9 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         except EventGone:
             raise JobNotFound(record.name) from None
         path, what = self._desk.store.files.volume(record.id, volume.sequence), f"volume {volume.name}"
-        # Not closed here: a caller who leaves does so while a thread still reads. The file goes with the last
-        # reference, which is that thread's.
         blocks = files.blocks(path, volume.sha256, volume.bytes, what, offset)
         begin: vis.VolumeBegin | None = event.volume_begin
-        while (block := await asyncio.to_thread(next, blocks, None)) is not None or begin is not None:
+        while (block := await files.next_block(blocks)) is not None or begin is not None:
             yield pb.ReadVolumeResponse(volume=begin, offset=offset, data=block or b"")
             offset, begin = offset + len(block or b""), None
 
@@ -165,12 +163,10 @@ def summary(record: Record) -> pb.Job:
     )
     if record.error:
         status = status_pb2.Status.FromString(record.error)
+        info = info_of(status)
         job.error.code, job.error.message = status.code, status.message
-        for detail in status.details:
-            info = error_details_pb2.ErrorInfo()
-            if detail.Unpack(info):
-                job.error.reason = info.reason
-                job.error.metadata.update(info.metadata)
+        job.error.reason = info.reason
+        job.error.metadata.update(info.metadata)
     return job
 
 

@@ -13,7 +13,7 @@ from neurofv.v1 import visualization_service_pb2 as vis
 from service.errors import InvalidField
 from service.jobs.desk import Desk
 from service.rpc.jobs import JobService
-from service.storage.records import Record
+from service.storage.records import ENDED, Record
 
 # Longest wait of one call; who wants to wait longer asks again.
 _LONGEST_WAIT = 60.0
@@ -87,7 +87,7 @@ class Operations(operations_pb2_grpc.OperationsServicer):
 def _operation(job: pb.Job, error: bytes | None = None) -> operations_pb2.Operation:
     """Return a job as an operation."""
     found = operations_pb2.Operation(name=job.name)
-    found.done = job.state in (vis.JOB_STATE_SUCCEEDED, vis.JOB_STATE_FAILED, vis.JOB_STATE_CANCELLED)
+    found.done = job.state in ENDED
     if job.HasField("completed"):
         found.response.Pack(job.completed)
         job.ClearField("completed")

@@ -53,9 +53,4 @@ class VisualizationService(visualization_service_pb2_grpc.VisualizationServiceSe
         self, request: vis.EstimateRequest, context: grpc.aio.ServicerContext
     ) -> vis.EstimateResponse:
         """Check a visualization and tell what it would cost."""
-        desk, bare = self._desk, vis.VisualizeRequest()
-        bare.CopyFrom(request.request)
-        bare.ClearField("request_id")
-        bare.ClearField("detach")
-        plan = await desk.plan(bare)
-        return await desk.dispatcher.estimate(plan.request)
+        return await self._desk.estimate(request.request)

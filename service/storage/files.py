@@ -1,10 +1,11 @@
 """Files of jobs: written whole or not at all, and never read unverified."""
 
+import asyncio
 import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -136,6 +137,15 @@ def blocks(path: Path, sha256: str, size: int, what: str, offset: int = 0) -> Ge
         if error.errno in (errno.EMFILE, errno.ENFILE):
             raise StorageBusy("the server has too many files open; try again") from None
         raise ArtifactCorrupt(f"the stored {what} cannot be read; run its job again", file=what) from None
+
+
+async def next_block(found: Iterator[bytes]) -> bytes | None:
+    """Return the next of the blocks, read in another thread, or None behind the last.
+
+    Nobody closes `found`: a caller who leaves does so while that thread still reads. The file goes with the
+    last reference, which is the thread's.
+    """
+    return await asyncio.to_thread(next, found, None)
 
 
 def drop(paths: Iterable[Path]) -> None:

@@ -108,6 +108,8 @@ class Change:
         The row's new values.
     over : bool
         Whether the job has ended.
+    filed : bool
+        Whether its files are written.
     audit : dict
         What the audit log says of the end before it is stored; empty for nothing.
     """
@@ -120,4 +122,5 @@ class Change:
     dropped: Sequence[Volume] = ()
     columns: dict[str, Any] = field(default_factory=dict)
     over: bool = False
+    filed: bool = False
     audit: dict[str, str] = field(default_factory=dict)

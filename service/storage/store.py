@@ -58,6 +58,7 @@ class Store(Queries):
         request_id: str,
         body: str,
         until: float,
+        admit: Callable[[], None] = lambda: None,
     ) -> tuple[Record, bool]:
         """Store a new job with its first events, or find the one of the same request_id.
 
@@ -73,6 +74,8 @@ class Store(Queries):
             Digest of what was asked for.
         until : float
             When the request_id is forgotten.
+        admit : callable
+            Called before a job is stored that is new; what it raises leaves everything as it was.
 
         Returns
         -------
@@ -89,6 +92,7 @@ class Store(Queries):
         with self._database.write() as connection:
             if request_id and (known := self._known(connection, columns["owner"], request_id, body)):
                 return known, False
+            admit()
             answer = connection.execute(insert(schema.job).values(columns))
             key = answer.inserted_primary_key
             assert key is not None
@@ -121,21 +125,16 @@ class Store(Queries):
             Nothing was stored; the same changes may be tried again.
         """
         for change in changes:
-            if change.volume is not None:
-                path = self.files.volume(change.id, change.events[0].sequence)
-                files.write(path, change.volume.data, "volume", durable=not change.volume.is_snapshot)
-            if change.checkpoint is not None:
-                path = self.files.checkpoint(change.id, change.checkpoint.step)
-                with self._metrics.checkpoint_write.time():
-                    files.write(path, change.checkpoint.data, "checkpoint")
+            if not change.filed:
+                self._file(change)
         over = any(change.over for change in changes)
         for change in changes:
             if change.audit:
                 self._audit(change)
                 change.audit = {}
         with self._database.write() as connection:
-            done = [change for change in changes[:tried] if self._is_stored(connection, change)]
-            new = [change for change in changes if change not in done]
+            again = [change for change in changes[:tried] if not self._is_stored(connection, change)]
+            new = [*again, *changes[tried:]]
             images = any(change.over and self._has_images(connection, change) for change in new)
             old = [path for change in new for path in self._write(connection, change)]
             if any(change.columns.get("state") == vis.JOB_STATE_CANCELLING for change in changes):
@@ -148,6 +147,17 @@ class Store(Queries):
                 self.files.remove(change.id, checkpoints_only=True)
         if images:
             self._database.scrub()
+
+    def _file(self, change: Change) -> None:
+        """Write a change's files; tried again, the change need not write them once more."""
+        if change.volume is not None:
+            path = self.files.volume(change.id, change.events[0].sequence)
+            files.write(path, change.volume.data, "volume", durable=not change.volume.is_snapshot)
+        if change.checkpoint is not None:
+            path = self.files.checkpoint(change.id, change.checkpoint.step)
+            with self._metrics.checkpoint_write.time():
+                files.write(path, change.checkpoint.data, "checkpoint")
+        change.filed = True
 
     def _is_stored(self, connection: Connection, change: Change) -> bool:
         table = schema.job.c
