@@ -128,12 +128,13 @@ class Wire:
     def cut(self) -> None:
         """Break every connection, without a word."""
         self.cuts += 1
-        for end in self._open:
+        # Who connects again meanwhile is not cut.
+        ends, self._open = self._open, []
+        for end in ends:
             with suppress(OSError):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
-        self._open.clear()
 
     def cut_at_the_next_answer(self) -> None:
         """Break every connection as soon as the server says another word, which gets lost."""

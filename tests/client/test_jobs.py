@@ -218,6 +218,7 @@ def test_a_download_that_cannot_go_on_stays_beside_its_target(
             assert caught.value.code is grpc.StatusCode.UNAVAILABLE
             assert not (tmp_path / "a.nii.gz").exists()
             assert 0 <= part_of(tmp_path).stat().st_size < size
+        with neurofv.Client(wire.target) as client:
             assert client.download(done, path=tmp_path / "a.nii.gz").stat().st_size == size
     finally:
         wire.close()
