@@ -131,3 +131,22 @@ class ExportFailed(ModelError):
 
     def __str__(self) -> str:
         return f"ONNX export failed: {self.reason}"
+
+
+class OnnxUnreadable(ModelError):
+    """A model file is damaged, beyond the bounds, or no network of one volume.
+
+    Parameters
+    ----------
+    file : str
+        The file's name, without its folder.
+    reason : str
+        What is wrong and what to do about it.
+    """
+
+    def __init__(self, file: str, reason: str) -> None:
+        self.file, self.reason = file, reason
+        super().__init__(file, reason)
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.reason}"
