@@ -150,3 +150,20 @@ class OnnxUnreadable(ModelError):
 
     def __str__(self) -> str:
         return f"{self.file}: {self.reason}"
+
+
+class OnnxUnsupported(ModelError):
+    """An ONNX model holds what cannot be translated.
+
+    Parameters
+    ----------
+    problems : sequence of str
+        Every one that was found, each with its node and operator where there is one.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
+        return "the ONNX model cannot be translated: " + "; ".join(self.problems)
