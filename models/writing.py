@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import safetensors.torch
@@ -31,6 +32,7 @@ def write_bundle(
     prior: Mapping[str, torch.Tensor],
     card: str,
     *,
+    graph: Mapping[str, Any] | None = None,
     onnx: bool | bytes = True,
     overwrite: bool = False,
 ) -> Bundle:
@@ -53,6 +55,8 @@ def write_bundle(
         A `Prior`, or the tensors of one.
     card : str
         The model card, Markdown.
+    graph : mapping, optional
+        Of an imported network, as `models.onnx_graph.translate.translate` writes it.
     onnx : bool or bytes
         Whether to write ``model.onnx`` too, checked against torch; needs the packages onnx and onnxruntime.
         The bytes of an imported model are written as they are.
@@ -83,7 +87,7 @@ def write_bundle(
     try:
         staged = scratch / "new"
         staged.mkdir()
-        _fill(staged, manifest, _parts(manifest, network, reference, prior, card))
+        _fill(staged, manifest, _parts(manifest, network, reference, prior, card, graph))
         fresh = verify(staged, f"{manifest.name}/{manifest.version}")
         if onnx:
             _add_onnx(fresh, onnx)
@@ -99,6 +103,7 @@ def _parts(
     reference: nibabel.Nifti1Image,
     prior: Mapping[str, torch.Tensor],
     card: str,
+    graph: Mapping[str, Any] | None,
 ) -> dict[str, bytes]:
     """Turn every part into the bytes of its file."""
     state, tensors = _owned(network.state_dict()), _owned(prior)
@@ -111,7 +116,6 @@ def _parts(
         picture = reference_image.encode(reference)
     except ValueError as error:
         raise BundleInvalid(label, layout.REFERENCE, str(error)) from error
-    graph = getattr(network, "graph", None) if manifest.architecture.name == layout.IMPORTED else None
     return {
         **({} if graph is None else {layout.GRAPH: _canonical(graph)}),
         layout.WEIGHTS: safetensors.torch.save(state),

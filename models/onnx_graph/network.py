@@ -156,6 +156,14 @@ class OnnxNetwork(nn.Module):
                 unread[index].append(name)
         return unread
 
+    def producer(self, value: str) -> str:
+        """Return the layer that computes a value; empty if it is an input."""
+        return next((layer for layer, _, output in self._plan if output == value), "")
+
+    def sources(self, layer: str) -> tuple[str, ...]:
+        """Return the values that a layer reads."""
+        return next(sources for name, sources, _ in self._plan if name == layer)
+
     def run(self, *inputs: Tensor) -> list[Tensor]:
         """Compute every output of the graph.
 
