@@ -267,7 +267,7 @@ def parse(graph: Any) -> Graph:
         if not fresh or len(set(fresh)) < len(fresh) or known.intersection(fresh):
             raise ValueError(f"graph: {node.op} node {node.name!r} must write values of its own, got {fresh}")
         known.update(fresh)
-    if not inputs or not outputs or len(set(inputs)) < len(inputs) or not known.issuperset(outputs):
+    if not outputs or len(set(inputs)) < len(inputs) or not known.issuperset(outputs):
         raise ValueError(
             f"graph: inputs {inputs} and outputs {outputs} must be distinct values that there are"
         )

@@ -117,10 +117,3 @@ def global_max_pool(node: Node) -> Any:
     """Build a maximum over all positions."""
     axes = spatial(node)
     return _GLOBAL_MAX[axes](1) if axes else lambda x: x.amax(list(range(2, x.ndim)), keepdim=True)
-
-
-@operator("GlobalLpPool", becomes="`torch.linalg.vector_norm`")
-def global_lp_pool(node: Node) -> Any:
-    """Build a p-norm over all positions."""
-    p = node.whole("p", 2)
-    return lambda x: torch.linalg.vector_norm(x, p, list(range(2, x.ndim)), keepdim=True)

@@ -124,7 +124,7 @@ class Resizing:
         distance = (planes - at.unsqueeze(1)) * stretch
         weights = self._kernel(distance.abs())
         inside = (planes >= 0) & (planes < axis.size)
-        if self.exclude or self.antialias:
+        if self.exclude:
             weights = weights * inside
         weights = weights / weights.sum(1, keepdim=True)
         return planes.clamp(0, axis.size - 1), weights
