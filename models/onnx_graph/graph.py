@@ -1,8 +1,8 @@
 """An ONNX graph as plain JSON: what a bundle keeps of it, and what networks are built from.
 
-Whoever reads a bundle needs no onnx package. Weights are not in the graph; a node says of each input whether it
-is another node's value, a weight of a given shape, or a small constant that is written out, such as the axes of
-a reduction.
+Whoever reads a bundle needs no onnx package. Weights are not in the graph; a node says of each input whether
+it is another node's value, a weight of a given shape, or a small constant that is written out, such as the
+axes of a reduction.
 """
 
 from __future__ import annotations

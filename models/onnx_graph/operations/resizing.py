@@ -148,8 +148,8 @@ class Resizing:
         return (at + 0.5).floor().long()
 
 
-@operator("Resize", becomes="`torch.nn.functional.interpolate` where that computes the same, else weighted sums "
-          "of planes by `Tensor.index_select`", numbers=(1, 2, 3))  # fmt: skip
+@operator("Resize", becomes="`torch.nn.functional.interpolate` where that computes the same, else "
+          "weighted sums of planes by `Tensor.index_select`", numbers=(1, 2, 3))  # fmt: skip
 def resize(node: Node) -> Local:
     """Build a resampling to other sizes."""
     settings, given = Resizing.of(node), node.wholes("axes", [])

@@ -4,8 +4,6 @@ import copy
 import fnmatch
 import json
 import warnings
-from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +46,6 @@ LEFT_OUT: dict[str, str] = {
 }
 
 
-@dataclass
-class Count:
-    """What became of an operator's cases."""
-
-    passed: int = 0
-    left_out: Counter[str] = field(default_factory=Counter)
-
-
 def load() -> list[Any]:
     """Return every node test of the installed onnx package; its references are computed on the way."""
     with warnings.catch_warnings():
@@ -78,8 +68,8 @@ def version(case: Any) -> int:
 def fitted(case: Any) -> onnx.ModelProto | None:
     """Return a case's model with an opset that we accept, None if its operators are others there.
 
-    A case carries the opset in which its operator was last changed. Above ours, ONNX has but added types since;
-    below, it is the same where ONNX says that the definition still held.
+    A case carries the opset in which its operator was last changed. Above ours, ONNX has but added types
+    since; below, it is the same where ONNX says that the definition still held.
     """
     model, opset = copy.deepcopy(case.model), version(case)
     nearest = min(max(opset, FIRST_OPSET), LAST_OPSET)
@@ -105,7 +95,7 @@ def reason(case: Any) -> str | None:
 
 
 def to_array(stored: Any) -> np.ndarray:
-    """Return an array of a type that numpy knows by itself, or None of texts; what floats is told by `floats`."""
+    """Return an array; types that numpy has not come as those that onnx adds to it."""
     return onnx.numpy_helper.to_array(stored) if isinstance(stored, onnx.TensorProto) else np.asarray(stored)
 
 
