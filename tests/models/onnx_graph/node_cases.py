@@ -39,7 +39,7 @@ LEFT_OUT: dict[str, str] = {
     "test_batchnorm_*_training_mode": _TRAINING,
     "test_training_dropout*": _TRAINING,
     "test_maxpool_with_argmax_*": "the places of the maxima are not computed; refused",
-    "test_resize_downsample_scales_*_align_corners": "ONNX's reference takes the size before it is rounded; torch "
+    "test_resize_downsample_scales_*_align_corners": "ONNX takes the size before it is rounded; torch "
     "and onnxruntime take the whole one, and so do we",
     "test_attention_*causal*_bf16_expanded": _BFLOAT16,
     "test_attention_4d_padded_kv_bf16_expanded": _BFLOAT16,

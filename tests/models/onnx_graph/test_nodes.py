@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from models.onnx_graph.operations import OPERATORS
-from tests.models.onnx_graph import node_cases
+from tests.models.onnx_graph import gradients, node_cases
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +57,20 @@ def test_every_case_of_a_covered_operator_passes_or_is_left_out_for_a_reason(cas
 def test_every_reason_is_one_of_a_case(cases: list[Any]) -> None:
     used = {node_cases.reason(case) for row in node_cases.rows(cases).values() for case in row}
     assert used >= set(node_cases.LEFT_OUT.values())
+
+
+def test_gradients_agree_with_finite_differences_for_every_operator_that_has_them(cases: list[Any]) -> None:
+    checked: Counter[str] = Counter()
+    wrong = []
+    for row, own in node_cases.rows(cases).items():
+        if row == node_cases.SEVERAL or not OPERATORS[row].smooth:
+            continue
+        for case in own:
+            if node_cases.reason(case):
+                continue
+            try:
+                checked[row] += gradients.check(case)
+            except (RuntimeError, ValueError, IndexError) as error:
+                wrong.append(f"{case.name}: {' '.join(str(error).split())[:300]}")
+    assert not wrong, "\n".join(wrong)
+    assert not [name for name, operator in OPERATORS.items() if operator.smooth and not checked[name]]
