@@ -1,8 +1,8 @@
 """An ONNX graph as plain JSON: what a bundle keeps of it, and what networks are built from.
 
-Whoever reads a bundle needs no onnx package. Weights are not in the graph; a node says of each input whether it
-is another node's value, a weight of a given shape, or a small constant that is written out, such as the axes of
-a reduction.
+Whoever reads a bundle needs no onnx package. Weights are not in the graph; a node says of each input whether
+it is another node's value, a weight of a given shape, or a small constant that is written out, such as the
+axes of a reduction.
 """
 
 from __future__ import annotations
@@ -267,7 +267,7 @@ def parse(graph: Any) -> Graph:
         if not fresh or len(set(fresh)) < len(fresh) or known.intersection(fresh):
             raise ValueError(f"graph: {node.op} node {node.name!r} must write values of its own, got {fresh}")
         known.update(fresh)
-    if not inputs or not outputs or len(set(inputs)) < len(inputs) or not known.issuperset(outputs):
+    if not outputs or len(set(inputs)) < len(inputs) or not known.issuperset(outputs):
         raise ValueError(
             f"graph: inputs {inputs} and outputs {outputs} must be distinct values that there are"
         )

@@ -1,15 +1,18 @@
 """What the layers of an imported network are called: the ONNX names of the values that they compute.
 
-A name is kept as it is wherever PyTorch can call a module so; ``/`` and ``:`` may stand in it, and ``.`` makes
-one module a part of another, as everywhere in PyTorch. Else it is changed, always in the same way:
+A name is kept as it is wherever PyTorch can call a module so; ``/`` and ``:`` may stand in it, and ``.``
+makes one module a part of another, as everywhere in PyTorch. Else it is changed, always in the same way:
 
-- A letter that is not of `models.onnx_graph.graph.LAYER_NAME` becomes ``_``. Names end up in the code that torch.fx
-  writes, so that no quotation mark may be among them.
+- A letter that is not of `models.onnx_graph.graph.LAYER_NAME` becomes ``_``. Names end up in the code that
+  torch.fx writes, so that no quotation mark may be among them.
 - An empty part between two dots becomes ``_``.
-- A part gets a ``_`` at its end if it is a word of Python's, an attribute that torch's modules have, or ends in
-  ``:pad``, which names the padding before a layer.
-- A name gets as many ``_`` at its end as it takes to be another one than those before it, and not the beginning
-  of one of them (``a`` beside ``a.b`` becomes ``a_``).
+- A part gets a ``_`` at its end if it is a word of Python's, an attribute that torch's modules have, or ends
+  in ``:pad``, which names the padding before a layer.
+- A name gets as many ``_`` at its end as it takes to be another one than those before it, and not the
+  beginning of one of them (``a`` beside ``a.b`` becomes ``a_``).
+
+Padding that a module of torch does not know is a layer of its own, ``<value>:pad``: the layer behind it then
+is torch's own module, which receptive fields and the optimizer's fast routines know.
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
 """The network that a graph describes: a module per value, which is called what the value is called.
 
-Nothing of the bundle is executed: the graph says which entries of the table of operators are run on which values.
+Nothing of the bundle is executed: the graph says which entries of the table of operators are run on which
+values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -32,7 +34,7 @@ class Step:
         Values that it reads.
     output : str
         The value that it computes.
-    fills : dict
+    fills : mapping
         How its state comes from the node's weights.
     """
 
@@ -40,7 +42,7 @@ class Step:
     module: nn.Module
     sources: tuple[str, ...]
     output: str
-    fills: dict[str, Fill]
+    fills: Mapping[str, Fill]
 
 
 def steps(node: Node) -> Iterator[Step]:
@@ -81,7 +83,7 @@ def _build(node: Node, layer: str, output: str) -> Iterator[Step]:
         local = built if isinstance(built, Local) else Local(built, None)  # type: ignore[arg-type]
         sources = tuple(one.name for one in node.inputs if isinstance(one, Value))
         weights = [index for index, one in enumerate(node.inputs) if isinstance(one, Weight)]
-        fills: dict[str, Fill] = {f"input{index}": lambda w, index=index: w[index] for index in weights}
+        fills: dict[str, Fill] = {f"input{index}": itemgetter(index) for index in weights}
         yield Step(layer, Operation(node, local.compute, local.follow), sources, output, fills)
         return
     first = node.input(0)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 import torch
 from onnx import numpy_helper, shape_inference
 
@@ -33,6 +34,7 @@ from models.onnx_graph.graph import (
 from models.onnx_graph.naming import layer_names
 from models.onnx_graph.network import steps
 from models.onnx_graph.operations import OPERATORS
+from models.onnx_graph.operations.base import numbers
 
 # What is larger than this is no figure of a shape's computation.
 _FEW = 64
@@ -302,11 +304,10 @@ def _named(graph: Graph) -> Graph:
 
 def _count(node: Node) -> int | None:
     """Return how many numbers a node will make out of a few, None if that is seen from its inputs' shapes."""
-    figures = [one.tolist() if isinstance(one, torch.Tensor) else [] for one in node.inputs]
     if node.op == "ConstantOfShape":
-        return math.prod(figures[0])
+        return math.prod(numbers(node.constant(0)))
     if node.op == "Range":
-        start, limit, step = figures
+        start, limit, step = (one.item() if isinstance(one, torch.Tensor) else 0 for one in node.inputs)
         return abs(int((limit - start) / step)) if step else 0
     return None
 
@@ -351,7 +352,7 @@ def _attribute(attribute: onnx.AttributeProto) -> Any:
         return to_tensor(value)
     if isinstance(value, int | float):
         return value
-    values = list(value) if not isinstance(value, onnx.GraphProto | onnx.SparseTensorProto) else [None]
+    values: list[Any] = list(value) if isinstance(value, Sequence) else [None]
     if all(isinstance(one, bytes) for one in values):
         return [one.decode(errors="replace") for one in values]
     if not all(isinstance(one, int | float) for one in values):

@@ -15,6 +15,11 @@ from models.onnx_graph.operations.reach import elementwise
 
 _SELU = (1.6732632423543772, 1.0507009873554805)
 
+
+def _enter(name: str, module: type[nn.Module]) -> None:
+    operator(name, becomes=f"`nn.{module.__name__}`")(lambda node: module())
+
+
 for _name, _module in {
     "Relu": nn.ReLU,
     "Sigmoid": nn.Sigmoid,
@@ -24,7 +29,7 @@ for _name, _module in {
     "HardSwish": nn.Hardswish,
     "Mish": nn.Mish,
 }.items():
-    operator(_name, becomes=f"`nn.{_module.__name__}`")(lambda node, module=_module: module())
+    _enter(_name, _module)
 
 
 @operator("LeakyRelu", becomes="`nn.LeakyReLU`")

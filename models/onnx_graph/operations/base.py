@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -25,14 +26,14 @@ class Leaf(NamedTuple):
     ----------
     module : torch.nn.Module
         Reads the first input.
-    fills : dict
+    fills : mapping
         How the state dict's entries come from the node's weights.
     before : torch.nn.Module or None
         What the input passes first, such as padding that the module does not know.
     """
 
     module: nn.Module
-    fills: dict[str, Fill] = {}
+    fills: Mapping[str, Fill] = MappingProxyType({})
     before: nn.Module | None = None
 
 
@@ -183,7 +184,7 @@ def plain_data(node: Node, *others: int) -> bool:
 
 def spatial(node: Node, *ranks: int) -> int:
     """Return the number of spatial axes of the first input, or 0 if it is unknown or none of torch's."""
-    return node.rank - 2 if node.rank in (ranks or (3, 4, 5)) else 0  # type: ignore[operator]
+    return node.rank - 2 if node.rank in (ranks or (3, 4, 5)) else 0
 
 
 def refuse_output(node: Node, *outputs: int) -> None:

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from models.onnx_graph.graph import Node, Refused
 from models.onnx_graph.operations.base import Leaf, operator, plain_data
-from models.onnx_graph.operations.windows import Windows, WindowPadding, pad
+from models.onnx_graph.operations.windows import WindowPadding, Windows, pad
 
 _CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSES = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -65,13 +65,13 @@ def _convolution_of(node: Node, group: int) -> Any:
         windows = Windows.of(node, weight.shape[2:])
         x = pad(x, *windows.pads(x.shape[2:]))
         function = _FUNCTIONS[windows.axes]
-        return function(x, weight, bias, windows.stride, 0, windows.dilation, group)  # type: ignore[no-any-return, operator]
+        return function(x, weight, bias, windows.stride, 0, windows.dilation, group)
 
     return compute
 
 
 @operator("ConvTranspose", becomes="`nn.ConvTranspose1d`, `nn.ConvTranspose2d`, `nn.ConvTranspose3d`; "
-          "`torch.conv_transpose*` and a crop where the padding is uneven or `output_shape` is given")  # fmt: skip
+          "`torch.conv_transpose*` and a crop where padding is uneven or `output_shape` given")  # fmt: skip
 def transposed_convolution(node: Node) -> Any:
     """Build a transposed convolution."""
     weight, group = node.weight(1), node.whole("group", 1)
@@ -104,7 +104,7 @@ def _transposed_of(node: Node, group: int, shape: Sequence[int]) -> Any:
         windows = Windows.of(node, weight.shape[2:])
         extra = node.wholes("output_padding", [0] * windows.axes)
         function = _TRANSPOSE_FUNCTIONS[windows.axes]
-        out = function(x, weight, None, windows.stride, 0, 0, group, windows.dilation)  # type: ignore[operator]
+        out = function(x, weight, None, windows.stride, 0, 0, group, windows.dilation)
         before, after = _crop(windows, x.shape[2:], extra, shape)
         out = pad(out, [-n for n in before], [more - n for n, more in zip(after, extra, strict=True)])
         return out if bias is None else out + bias.reshape(-1, *[1] * windows.axes)
@@ -116,7 +116,7 @@ def _crop(
     windows: Windows, inputs: Sequence[int], extra: Sequence[int], shape: Sequence[int]
 ) -> tuple[list[int], list[int]]:
     """Return ONNX's padding, which takes planes away from the output."""
-    if windows.auto == "NOTSET" and not shape or windows.auto == "VALID":
+    if (windows.auto == "NOTSET" and not shape) or windows.auto == "VALID":
         return list(windows.before), list(windows.after)
     figures = zip(inputs, windows.kernel, windows.stride, windows.dilation, extra, strict=True)
     wanted = shape[-len(inputs) :] if shape else [n * s for n, s in zip(inputs, windows.stride, strict=True)]

@@ -66,7 +66,7 @@ def gather(node: Node) -> Local:
         along, size = axis % x.ndim, x.shape[axis]
         places = torch.where(indices < 0, indices + size, indices).long().to(x.device)
         chosen = x.index_select(along, places.flatten())
-        return chosen.reshape(*x.shape[:along], *indices.shape, *x.shape[along + 1 :])
+        return chosen.reshape([*x.shape[:along], *indices.shape, *x.shape[along + 1 :]])
 
     # Other planes of the same grid are other channels; taken along a spatial axis, positions have moved.
     return Local(compute, lambda node, views, shapes: (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -31,10 +32,10 @@ def max_pool(node: Node) -> Leaf:
     if windows.ceil and not inside:
         raise Refused("ceil_mode with uneven or wide pads is not covered; pad in a node of its own")
     module = _MAX[windows.axes](
-        windows.kernel,  # type: ignore[arg-type]
-        stride=windows.stride,  # type: ignore[arg-type]
-        padding=windows.before if inside else 0,  # type: ignore[arg-type]
-        dilation=windows.dilation,  # type: ignore[arg-type]
+        windows.kernel,
+        stride=windows.stride,
+        padding=windows.before if inside else 0,
+        dilation=windows.dilation,
         ceil_mode=windows.ceil,
     )
     return Leaf(module, before=None if inside else WindowPadding(windows, lowest=True))
@@ -48,9 +49,9 @@ def average_pool(node: Node) -> Any:
     narrow = all(pad <= kernel // 2 for pad, kernel in zip(windows.before, windows.kernel, strict=True))
     if windows.even and narrow and set(windows.dilation) == {1}:
         return _AVERAGE[windows.axes](
-            windows.kernel,  # type: ignore[arg-type]
-            stride=windows.stride,  # type: ignore[arg-type]
-            padding=windows.before,  # type: ignore[arg-type]
+            windows.kernel,
+            stride=windows.stride,
+            padding=windows.before,
             ceil_mode=windows.ceil,
             count_include_pad=padding_counts,
         )
@@ -59,10 +60,7 @@ def average_pool(node: Node) -> Any:
         ones = torch.ones_like(x[:1, :1])
         if padding_counts:
             # The windows of a padded volume of ones count what is padded, but not what ceil_mode adds.
-            bare = Windows(
-                windows.kernel, windows.stride, windows.dilation, *map(tuple, windows.pads(x.shape[2:]))
-            )
-            ones = pad(ones, bare.before, bare.after, 1)
+            ones = pad(ones, *windows.pads(x.shape[2:]), 1)
             return _sums(x, windows) / _sums(ones, windows, padded=True)
         return _sums(x, windows) / _sums(ones, windows)
 
@@ -89,7 +87,7 @@ def _sums(x: Tensor, windows: Windows, padded: bool = False) -> Tensor:
     return sums.reshape(*x.shape[:2], *sums.shape[2:])
 
 
-def _windowed(node: Node, views: list[View], shapes: Shapes) -> View:
+def _windowed(node: Node, views: Sequence[View], shapes: Shapes) -> View:
     windows = Windows.of(node)
     before, _ = windows.pads(shapes.inputs[0][2:])
     figures = zip(before, windows.kernel, windows.stride, windows.dilation, strict=True)
@@ -117,10 +115,3 @@ def global_max_pool(node: Node) -> Any:
     """Build a maximum over all positions."""
     axes = spatial(node)
     return _GLOBAL_MAX[axes](1) if axes else lambda x: x.amax(list(range(2, x.ndim)), keepdim=True)
-
-
-@operator("GlobalLpPool", becomes="`torch.linalg.vector_norm`")
-def global_lp_pool(node: Node) -> Any:
-    """Build a p-norm over all positions."""
-    p = node.whole("p", 2)
-    return lambda x: torch.linalg.vector_norm(x, p, list(range(2, x.ndim)), keepdim=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -74,9 +75,7 @@ def _reduction(node: Node, function: Reduce) -> Any:
 
 
 for _name, (_function, _becomes) in _REDUCTIONS.items():
-    operator(_name, becomes=f"`{_becomes}`", numbers=(1,))(
-        lambda node, function=_function: _reduction(node, function)
-    )
+    operator(_name, becomes=f"`{_becomes}`", numbers=(1,))(partial(_reduction, function=_function))
 
 
 def _place(node: Node, function: Callable[..., Tensor]) -> Any:

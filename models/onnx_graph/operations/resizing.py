@@ -124,7 +124,7 @@ class Resizing:
         distance = (planes - at.unsqueeze(1)) * stretch
         weights = self._kernel(distance.abs())
         inside = (planes >= 0) & (planes < axis.size)
-        if self.exclude or self.antialias:
+        if self.exclude:
             weights = weights * inside
         weights = weights / weights.sum(1, keepdim=True)
         return planes.clamp(0, axis.size - 1), weights
@@ -148,8 +148,8 @@ class Resizing:
         return (at + 0.5).floor().long()
 
 
-@operator("Resize", becomes="`torch.nn.functional.interpolate` where that computes the same, else weighted sums "
-          "of planes by `Tensor.index_select`", numbers=(1, 2, 3))  # fmt: skip
+@operator("Resize", becomes="`torch.nn.functional.interpolate` where that computes the same, else "
+          "weighted sums of planes by `Tensor.index_select`", numbers=(1, 2, 3))  # fmt: skip
 def resize(node: Node) -> Local:
     """Build a resampling to other sizes."""
     settings, given = Resizing.of(node), node.wholes("axes", [])
