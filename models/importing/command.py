@@ -18,6 +18,7 @@ from models.importing.facts import UNSTATED, Facts
 from models.importing.monai import import_monai
 from models.importing.network import import_onnx
 from models.normalization import Normalization
+from models.onnx_graph.agreement import TOLERANCE
 
 console = Console()
 
@@ -89,6 +90,9 @@ def import_model(
         tuple[float, float] | None,
         typer.Option(parser=_pair, metavar="LOW,HIGH", help="Model units.", show_default="the images'"),
     ] = None,
+    tolerance: Annotated[
+        float, typer.Option(min=0, help="Largest difference from ONNX Runtime's output that is accepted.")
+    ] = TOLERANCE,
     space: Annotated[str, typer.Option(help="Space of the reference, e.g. MNI152NLin2009cAsym.")] = "unknown",
     license_: Annotated[str, typer.Option("--license", help="Terms of the network.")] = UNSTATED,
     intended_use: Annotated[str, typer.Option(help="For the card.")] = UNSTATED,
@@ -105,6 +109,7 @@ def import_model(
         classes=tuple(part.strip() for part in classes.split(",") if part.strip()),
         normalization=_rule(normalization),
         intensity_range=intensity_range,
+        tolerance=tolerance,
         space=space,
         license=license_,
         intended_use=intended_use,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from models.normalization import Normalization, Quantile
+from models.onnx_graph.agreement import TOLERANCE
 
 UNSTATED = "Not stated at import."
 
@@ -27,6 +28,9 @@ class Facts:
         What the training pipeline did to an image's intensities.
     intensity_range : tuple of float, optional
         Lowest and highest model units; by default what the reference and the cohort hold.
+    tolerance : float
+        Largest difference from ONNX Runtime's output that is accepted, in parts of the largest output if that
+        is above 1.
     space : str
         Name of the space in which the reference lies.
     license, intended_use, not_for : str
@@ -39,6 +43,7 @@ class Facts:
     classes: tuple[str, ...] = ()
     normalization: Normalization = field(default_factory=lambda: Quantile(quantile=0.995))
     intensity_range: tuple[float, float] | None = None
+    tolerance: float = TOLERANCE
     space: str = "unknown"
     license: str = UNSTATED
     intended_use: str = UNSTATED

@@ -101,7 +101,7 @@ def import_onnx(
         Path(reference), None if cohort is None else Path(cohort), facts.normalization, _shape(source, facts)
     )
     space = _space(images, facts)
-    imported = _translated(source, space, next(iter(images.model_units(space))))
+    imported = _translated(source, space, next(iter(images.model_units(space))), facts.tolerance)
     classifier, classes = _classes(imported, facts)
     manifest = Manifest(
         name=facts.name,
@@ -160,7 +160,7 @@ def _space(images: Images, facts: Facts) -> InputSpace:
     )
 
 
-def _translated(source: Source, space: InputSpace, image: np.ndarray) -> _Imported:
+def _translated(source: Source, space: InputSpace, image: np.ndarray, tolerance: float) -> _Imported:
     translation = translate(freed(source))
     network = loaded(translation.graph, translation.state)
     try:
@@ -177,7 +177,7 @@ def _translated(source: Source, space: InputSpace, image: np.ndarray) -> _Import
             f"computes {values} bytes for one volume, but at most {MAX_ACTIVATION_BYTES} are accepted; "
             "give a smaller --input-shape",
         )
-    difference = agreement(source, network, image, space.intensity_range)
+    difference = agreement(source, network, image, space.intensity_range, tolerance)
     return _Imported(source, translation, network, layers, difference)
 
 
