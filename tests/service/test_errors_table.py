@@ -23,7 +23,7 @@ from neurofv.v1 import model_service_pb2 as models_pb
 from neurofv.v1 import visualization_service_pb2 as vis
 from service.errors import OutOfMemory
 from service.status import reason_of, to_status
-from tests.server import RunningServer, make_lifeless, make_repository
+from tests.server import RunningServer, make_repository
 from tests.service.requests import CUBE, SMALL, failure, request
 from tests.service.security.authorities import TOKENS, bearer, write_tokens
 
@@ -176,12 +176,7 @@ class Provoked:
             second.process.kill()
 
     def dead_unit(self) -> None:
-        server = RunningServer(make_lifeless(self.folder / "lifeless", "blocks.1.conv", 4), threads=1)
-        unit = 'objective { terms { channel { layer: "blocks.1.conv" channel: 4 } } }'
-        try:
-            list(server.visualization.Visualize(request(unit, "steps: 30", model="lifeless"), timeout=120))
-        finally:
-            server.process.kill()
+        self.visualize(UNIT % ("blocks.1.conv", 4), SMALL, "steps: 30", model="lifeless")
 
     def drain(self) -> None:
         server = RunningServer(ZOO, threads=1)
@@ -245,6 +240,7 @@ PROVOKE: dict[str, Callable[[Provoked], object]] = {
     ),
     "ROLE_REQUIRED": lambda p: p.as_who(bearer(TOKENS["viewer"])),
 }
+FACTS = {"ATTEMPTS_EXHAUSTED": {"attempts": "3"}, "QUEUE_FULL": {"limit": "2"}}
 # What no test may bring about for real: the machine's memory used up, and a fault of the server's own.
 DESCRIBED = {OutOfMemory.reason: MemoryError(), "INTERNAL": RuntimeError("a fault")}
 
@@ -259,6 +255,7 @@ def test_a_failure_is_what_its_row_says(provoked: Provoked, reason: str) -> None
     with pytest.raises(grpc.RpcError) as caught:
         PROVOKE[reason](provoked)
     assert failure(caught.value)[:2] == (grpc.StatusCode[code], reason)
+    assert FACTS.get(reason, {}).items() <= failure(caught.value)[2].items()
     details = str(rpc_status.from_call(caught.value))
     assert ("RetryInfo" in details) == (again != "no")
     # The server is none the worse.
