@@ -240,16 +240,15 @@ def test_the_worker_ends_with_a_killed_server(own_server: RunningServer) -> None
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
-        ({"NEUROFV_PORT": "99999"}, "port"),
-        ({"NEUROFV_DEVICE": "tpu"}, "device"),
-        ({"NEUROFV_CONFIG": "no/such/file.toml"}, "NEUROFV_CONFIG"),
-        ({"NEUROFV_REPOSITORY": "no/such/folder"}, "NEUROFV_REPOSITORY=no/such/folder"),
-        ({"NEUROFV_CONFIG": "README.md"}, "README.md"),
-        ({"NEUROFV_HOST": "192.0.2.1"}, "NEUROFV_HOST"),
-        ({"NEUROFV_HTTP_HOST": "192.0.2.1"}, "NEUROFV_HTTP_HOST"),
+        ({"NEUROFV_PORT": "99999", "NEUROFV_DEVICE": "tpu"}, ["port", "device"]),
+        ({"NEUROFV_CONFIG": "no/such/file.toml"}, ["NEUROFV_CONFIG"]),
+        ({"NEUROFV_REPOSITORY": "no/such/folder"}, ["NEUROFV_REPOSITORY=no/such/folder"]),
+        ({"NEUROFV_CONFIG": "README.md"}, ["README.md"]),
+        ({"NEUROFV_HOST": "192.0.2.1"}, ["NEUROFV_HOST"]),
+        ({"NEUROFV_HTTP_HOST": "192.0.2.1"}, ["NEUROFV_HTTP_HOST"]),
     ],
 )
-def test_bad_settings_end_the_server_with_a_reason(variables: dict[str, str], words: str) -> None:
+def test_bad_settings_end_the_server_with_a_reason(variables: dict[str, str], words: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "service"],
         env=os.environ | {"NEUROFV_PORT": "0", "NEUROFV_HTTP_PORT": "0"} | variables,
@@ -260,5 +259,5 @@ def test_bad_settings_end_the_server_with_a_reason(variables: dict[str, str], wo
         check=False,
     )
     assert done.returncode == 1
-    assert words in done.stderr
+    assert [word for word in words if word not in done.stderr] == []
     assert "Traceback" not in done.stderr
