@@ -244,8 +244,9 @@ def test_the_worker_ends_with_a_killed_server(own_server: RunningServer) -> None
         ({"NEUROFV_CONFIG": "no/such/file.toml"}, ["NEUROFV_CONFIG"]),
         ({"NEUROFV_REPOSITORY": "no/such/folder"}, ["NEUROFV_REPOSITORY=no/such/folder"]),
         ({"NEUROFV_CONFIG": "README.md"}, ["README.md"]),
-        ({"NEUROFV_HOST": "192.0.2.1"}, ["NEUROFV_HOST"]),
         ({"NEUROFV_HTTP_HOST": "192.0.2.1"}, ["NEUROFV_HTTP_HOST"]),
+        # An address that this machine has not, with the door opened on purpose.
+        ({"NEUROFV_HOST": "192.0.2.1", "NEUROFV_INSECURE": "true"}, ["gRPC cannot listen", "NEUROFV_HOST"]),
     ],
 )
 def test_bad_settings_end_the_server_with_a_reason(variables: dict[str, str], words: list[str]) -> None:
