@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 
 import grpc
@@ -160,16 +161,12 @@ class Provoked:
             resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
 
     def changed_model(self) -> None:
-        """Kill the server with a job at hand, and exchange the model before it starts again."""
-        repository, data = self.folder / "own", self.folder / "data"
-        shutil.copytree(ZOO / "lesion-shapes" / "1", repository / "lesion-shapes" / "1")
-        first = RunningServer(repository, threads=1, data=data)
-        name = first.jobs.CreateJob(pb.CreateJobRequest(request=request(*LONG))).job.name
-        first.process.kill()
-        first.process.wait()
+        """Exchange the model of a job that is at hand before the server starts again."""
+        _, name = self.drained
+        repository = self.folder / "own"
         shutil.rmtree(repository / "lesion-shapes")
         shutil.copytree(ZOO / "lesion-shapes-robust" / "1", repository / "lesion-shapes-robust" / "1")
-        second = RunningServer(repository, threads=1, data=data)
+        second = RunningServer(repository, threads=1, data=self.folder / "data")
         try:
             list(second.jobs.WatchJob(pb.WatchJobRequest(name=name), timeout=60))
         finally:
@@ -179,11 +176,23 @@ class Provoked:
         self.visualize(UNIT % ("blocks.1.conv", 4), SMALL, "steps: 30", model="lifeless")
 
     def drain(self) -> None:
-        server = RunningServer(ZOO, threads=1)
+        raise self.drained[0]
+
+    @cached_property
+    def drained(self) -> tuple[grpc.RpcError, str]:
+        """Drain a server with a job at hand; return what its caller was told, and the job's name."""
+        repository = self.folder / "own"
+        shutil.copytree(ZOO / "lesion-shapes" / "1", repository / "lesion-shapes" / "1")
+        server = RunningServer(repository, threads=1, data=self.folder / "data")
         call = server.visualization.Visualize(request(*LONG), timeout=120)
+        name = next(call).accepted.job
         next(event for event in call if event.progress.step == 1)
-        threading.Thread(target=server.stop).start()
-        list(call)
+        stopping = threading.Thread(target=server.stop)
+        stopping.start()
+        with pytest.raises(grpc.RpcError) as caught:
+            list(call)
+        stopping.join()
+        return caught.value, name
 
 
 @pytest.fixture(scope="module")
