@@ -92,7 +92,7 @@ def translate(model: onnx.ModelProto) -> Translation:
 def _ranks(model: onnx.ModelProto) -> dict[str, int]:
     """Return how many dimensions values have, as far as it is known."""
     try:
-        graph = shape_inference.infer_shapes(model, data_prop=True).graph
+        graph = shape_inference.infer_shapes(_without_weights(model), data_prop=True).graph
     except Exception:  # the inference's own errors; ranks are known from the values alone then
         graph = model.graph
     known = {}
@@ -101,6 +101,23 @@ def _ranks(model: onnx.ModelProto) -> dict[str, int]:
         if kind.HasField("shape"):
             known[info.name] = len(kind.shape.dim)
     return known
+
+
+def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model whose larger weights are inputs: the inference copies all that it is given."""
+    light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    source, graph = model.graph, light.graph
+    graph.name = source.name
+    for name in ("node", "input", "output", "value_info"):
+        getattr(graph, name).extend(getattr(source, name))
+    given = {one.name for one in source.input}
+    for stored in source.initializer:
+        if math.prod(stored.dims) <= _FEW:
+            graph.initializer.append(stored)
+        elif stored.name not in given:
+            shape = list(stored.dims)
+            graph.input.append(onnx.helper.make_tensor_value_info(stored.name, stored.data_type, shape))
+    return light
 
 
 @dataclass
