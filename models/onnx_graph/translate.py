@@ -11,11 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import onnx
 import onnx.inliner
 import torch
-from onnx import numpy_helper, shape_inference
+from onnx import shape_inference
 
 from models.errors import OnnxUnsupported
 from models.onnx_graph.graph import (
@@ -29,12 +28,13 @@ from models.onnx_graph.graph import (
     Refused,
     Value,
     Weight,
-    write,
 )
 from models.onnx_graph.naming import layer_names
 from models.onnx_graph.network import steps
 from models.onnx_graph.operations import OPERATORS
 from models.onnx_graph.operations.base import numbers
+from models.onnx_graph.stored import to_attribute, to_constant, to_tensor
+from models.onnx_graph.written import write
 
 # What is larger than this is no figure of a shape's computation.
 _FEW = 64
@@ -43,7 +43,6 @@ _MAX_COPIES = 1 << 30
 _SIZES = frozenset({"Shape", "Size", "ConstantOfShape", "Range"})
 _CONTROL = frozenset({"If", "Loop", "Scan"})
 _STANDARD = ("", "ai.onnx")
-_WIDER = {np.dtype(np.uint16): np.int32, np.dtype(np.uint32): np.int64, np.dtype(np.uint64): np.int64}
 
 
 @dataclass(frozen=True)
@@ -164,7 +163,8 @@ class _Translator:
     def _go_through(self, node: onnx.NodeProto, used: list[str]) -> None:
         try:
             self._take(node, used)
-        except Refused as error:
+        except (ValueError, TypeError, LookupError, RuntimeError) as error:
+            # What is not `Refused` is a node that ONNX's own checker would not let through.
             label = node.op_type if node.domain in _STANDARD else f"{node.domain}.{node.op_type}"
             self.problems.append(
                 f"node {node.name or node.output[0]!r} ({label}, opset {self.opset}): {error}"
@@ -175,9 +175,9 @@ class _Translator:
     def _take(self, found: onnx.NodeProto, used: list[str]) -> None:
         if found.domain not in _STANDARD or found.op_type not in OPERATORS:
             raise Refused(_why_not(found))
-        attributes = {one.name: _attribute(one) for one in found.attribute}
+        attributes = {one.name: to_attribute(one) for one in found.attribute}
         if found.op_type == "Constant":
-            self.constants[used[0]] = _constant(attributes)
+            self.constants[used[0]] = to_constant(attributes)
             return
         dynamic = [name for name in found.input if name and name not in self.constants]
         missing = [name for name in dynamic if name not in self.known]
@@ -327,61 +327,3 @@ def _count(node: Node) -> int | None:
         start, limit, step = (one.item() if isinstance(one, torch.Tensor) else 0 for one in node.inputs)
         return abs(int((limit - start) / step)) if step else 0
     return None
-
-
-def to_tensor(stored: onnx.TensorProto) -> torch.Tensor:
-    """Read a stored tensor; what floats becomes float32, and whole numbers keep their type if torch has it.
-
-    Parameters
-    ----------
-    stored : onnx.TensorProto
-        With its data inside.
-
-    Returns
-    -------
-    torch.Tensor
-        With memory of its own.
-
-    Raises
-    ------
-    Refused
-        If it holds texts or complex numbers, or its data do not fit its shape.
-    """
-    try:
-        array = np.asarray(numpy_helper.to_array(stored))
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise Refused(f"cannot be read: {str(error)[:200]}") from error
-    if array.dtype.kind in "OUSc":
-        raise Refused("texts and complex numbers are not covered")
-    if array.dtype.kind in "iub" and array.dtype.itemsize <= 8 and array.dtype in _WIDER:
-        array = array.astype(_WIDER[array.dtype])
-    elif array.dtype.kind not in "iub":
-        # Types of 4 and 8 bits, which numpy has not, come here too.
-        array = array.astype(np.float32)
-    return torch.from_numpy(np.array(array, order="C"))
-
-
-def _attribute(attribute: onnx.AttributeProto) -> Any:
-    value = onnx.helper.get_attribute_value(attribute)
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    if isinstance(value, onnx.TensorProto):
-        return to_tensor(value)
-    if isinstance(value, int | float):
-        return value
-    values: list[Any] = list(value) if isinstance(value, Sequence) else [None]
-    if all(isinstance(one, bytes) for one in values):
-        return [one.decode(errors="replace") for one in values]
-    if not all(isinstance(one, int | float) for one in values):
-        raise Refused(f"attribute {attribute.name!r} is of a kind that is not covered")
-    return values
-
-
-def _constant(attributes: dict[str, Any]) -> torch.Tensor:
-    (value,) = attributes.values()
-    if isinstance(value, torch.Tensor):
-        return value
-    if isinstance(value, str) or (isinstance(value, list) and any(isinstance(one, str) for one in value)):
-        raise Refused("texts are not covered")
-    floating = next(iter(attributes)).startswith("value_float")
-    return torch.tensor(value, dtype=torch.float32 if floating else torch.int64)

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from models import layer_table
-from models.onnx_graph.graph import LAYER_NAME
 from models.onnx_graph.naming import layer_names
 from models.onnx_graph.network import build_empty, loaded
 from models.onnx_graph.translate import translate
+from models.onnx_graph.written import LAYER_NAME
 from tests.models.onnx_graph.small_models import model_of
 
 
