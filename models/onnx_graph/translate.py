@@ -17,6 +17,7 @@ import torch
 from onnx import shape_inference
 
 from models.errors import OnnxUnsupported
+from models.onnx_graph.batches import Shape, freed
 from models.onnx_graph.graph import (
     FIRST_OPSET,
     LAST_OPSET,
@@ -85,20 +86,21 @@ def translate(model: onnx.ModelProto) -> Translation:
         raise OnnxUnsupported([reason])
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
-    return _Translator(model.graph, opset, _ranks(model)).translated()
+    return _Translator(model.graph, opset, _shapes(model)).translated()
 
 
-def _ranks(model: onnx.ModelProto) -> dict[str, int]:
-    """Return how many dimensions values have, as far as it is known."""
+def _shapes(model: onnx.ModelProto) -> dict[str, Shape]:
+    """Return the shapes of values as far as they are known."""
     try:
         graph = shape_inference.infer_shapes(_without_weights(model), data_prop=True).graph
-    except Exception:  # the inference's own errors; ranks are known from the values alone then
+    except Exception:  # the inference's own errors; shapes are known from the values alone then
         graph = model.graph
-    known = {}
+    known: dict[str, Shape] = {}
     for info in (*graph.input, *graph.value_info, *graph.output):
         kind = info.type.tensor_type
         if kind.HasField("shape"):
-            known[info.name] = len(kind.shape.dim)
+            sizes = kind.shape.dim
+            known[info.name] = [size.dim_value if size.HasField("dim_value") else None for size in sizes]
     return known
 
 
@@ -125,7 +127,7 @@ class _Translator:
 
     source: onnx.GraphProto
     opset: int
-    ranks: dict[str, int]
+    shapes: dict[str, Shape]
     constants: dict[str, torch.Tensor] = field(default_factory=dict)
     sized: set[str] = field(default_factory=set)
     known: set[str] = field(default_factory=set)
@@ -183,6 +185,7 @@ class _Translator:
         missing = [name for name in dynamic if name not in self.known]
         if missing:
             raise Refused(f"reads {missing[0]!r}, which nothing before it computes")
+        shape = self._shape(found.input[0]) if found.input else None
         node = Node(
             found.op_type,
             found.name,
@@ -191,14 +194,14 @@ class _Translator:
             tuple(used),
             tuple(used),
             attributes,
-            self._rank(found.input[0]) if found.input else None,
+            None if shape is None else len(shape),
         )
         if not dynamic:
             self._fold(node, found.input)
             return
         sized = found.op_type in _SIZES or self._is_sized(found, dynamic)
         inputs = tuple(self._input(node.op, index, name, sized) for index, name in enumerate(found.input))
-        node = replace(node, inputs=inputs)
+        node = freed(replace(node, inputs=inputs), shape)
         with torch.device("meta"):
             list(steps(node))
         if sized:
@@ -206,9 +209,9 @@ class _Translator:
         self.nodes.append(node)
         self.reads.append(list(found.input))
 
-    def _rank(self, name: str) -> int | None:
-        rank = self.constants[name].ndim if name in self.constants else self.ranks.get(name)
-        return rank if rank is not None and rank <= MAX_RANK else None
+    def _shape(self, name: str) -> Shape | None:
+        found = self.constants[name].shape if name in self.constants else self.shapes.get(name)
+        return found if found is not None and len(found) <= MAX_RANK else None
 
     def _is_sized(self, node: onnx.NodeProto, dynamic: list[str]) -> bool:
         """Tell whether a node computes with shapes and a few constants alone."""

@@ -168,3 +168,22 @@ def test_a_graph_survives_json_with_infinities() -> None:
     written = json.dumps(found.graph, allow_nan=False)
     network = loaded(json.loads(written), found.state)
     assert network(torch.tensor([[[-1e9, 0.2, 3.0]]])).tolist() == [[[-1e9, pytest.approx(0.2), 0.5]]]
+
+
+def test_a_model_exported_for_a_batch_of_one_takes_any() -> None:
+    nodes = [
+        node("Resize", ["x", "", "", "s"], ["r"], mode="linear"),
+        node("Reshape", ["r", "flat"], ["f"]),
+        node("MatMul", ["f", "w"], ["y"]),
+    ]
+    constants = {
+        "s": np.array([1, 1, 4, 6]),
+        "flat": np.array([1, 24]),
+        "w": np.random.default_rng(0).standard_normal((24, 2)).astype(np.float32),
+    }
+    model = model_of(nodes, 18, constants, [1, 1, 2, 3])
+    found = translate(model)
+    network = loaded(found.graph, found.state)
+    volumes = torch.rand(3, 1, 2, 3)
+    expected = torch.cat([by_onnxruntime(model, volumes[i : i + 1])[0] for i in range(3)])
+    torch.testing.assert_close(network(volumes), expected)
