@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,22 +17,23 @@ from models.onnx_graph.reading import read_onnx
 from tests.models.importing.conftest import SHAPE, save_image
 
 VOLUME = ["batch", 1, *SHAPE]
+NONZERO = helper.make_node("NonZero", ["x"], ["y"], "where")
 
 
 def simple(
     nodes: list[onnx.NodeProto] | None = None,
     weights: list[onnx.TensorProto] | None = None,
-    shape: list[object] | None = VOLUME,
+    shape: Sequence[object] | None = VOLUME,
     opset: int = 17,
     kind: int = TensorProto.FLOAT,
+    out: tuple[int, Sequence[object] | None] = (TensorProto.FLOAT, ["any"] * 5),
 ) -> onnx.ModelProto:
     """A model of one volume; by default it doubles it."""
-    nodes = nodes or [helper.make_node("Add", ["x", "x"], ["y"], "double")]
     graph = helper.make_graph(
-        nodes,
+        nodes or [helper.make_node("Add", ["x", "x"], ["y"], "double")],
         "simple",
         [helper.make_tensor_value_info("x", kind, shape)],
-        [helper.make_tensor_value_info("y", kind, None)],
+        [helper.make_tensor_value_info("y", *out)],
         weights or [],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
@@ -46,7 +47,7 @@ def external(place: str, offset: str = "0", length: str | None = None) -> onnx.M
     entries = {"location": place, "offset": offset} | ({"length": length} if length else {})
     for key, value in entries.items():
         weight.external_data.add(key=key, value=value)
-    return simple([helper.make_node("Mul", ["x", "w"], ["y"], "scale")], [weight])
+    return simple([helper.make_node("Mul", ["x", "w"], ["y"], "scale")], [weight], ["batch", 1, 16, 18, 4])
 
 
 def huge() -> onnx.ModelProto:
@@ -72,7 +73,7 @@ BAD: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
         "Frobnicate|acme",
     ),
     "unsupported operator": (
-        lambda: simple([helper.make_node("NonZero", ["x"], ["y"], "where")]),
+        lambda: simple([NONZERO], out=(TensorProto.INT64, [5, "found"])),
         "'where' .NonZero",
     ),
     "huge tensor": (huge, "takes .* bytes; at most"),
@@ -85,7 +86,7 @@ BAD: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "link": (lambda: external("link.bin"), "cannot be opened as a plain file"),
     "link of a folder": (lambda: external("folder/weights.bin"), "behind a link"),
     "dynamic rank": (lambda: simple(shape=None), "says not how many axes"),
-    "two axes": (lambda: simple(shape=["batch", 10]), "has 2 axes"),
+    "two axes": (lambda: simple(shape=["batch", 10], out=(TensorProto.FLOAT, ["batch", 10])), "has 2 axes"),
     "three channels": (lambda: simple(shape=["batch", 3, *SHAPE]), "3 channels"),
     "whole numbers": (lambda: simple(kind=TensorProto.INT64), "is INT64"),
     "no node": (lambda: onnx.ModelProto(ir_version=8), "has no node"),
@@ -159,8 +160,8 @@ def test_every_operator_that_is_not_covered_is_named(folder: Path) -> None:
         helper.make_node("Identity", ["a"], ["c"], "four"),
     ]
     model = simple(nodes)
-    model.graph.output.extend([helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "b"])
-    model.graph.output.extend([helper.make_tensor_value_info("c", TensorProto.INT64, None)])
+    model.graph.output.extend([helper.make_tensor_value_info("b", TensorProto.FLOAT, ["found"])])
+    model.graph.output.extend([helper.make_tensor_value_info("c", TensorProto.INT64, [5, "found"])])
     file = folder / "bad.onnx"
     file.write_bytes(model.SerializeToString())
     said = run(file, folder)
