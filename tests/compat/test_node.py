@@ -3,11 +3,14 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import nibabel
 import pytest
 
 from models import ZOO
@@ -49,21 +52,43 @@ def packages() -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """Return what the client has seen."""
+def service(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     repository = tmp_path_factory.mktemp("node") / "zoo"
     shutil.copytree(ZOO / "lesion-shapes", repository / "lesion-shapes")
-    server = RunningServer(repository, threads=1)
+    running = RunningServer(repository, threads=1)
+    yield running
+    assert running.stop() == 0
+
+
+def _run(packages: Path, folder: Path, *arguments: str | Path) -> str:
     done = subprocess.run(
-        [_tool("node"), HERE / "client.js", server.target, PROTO],
+        [_tool("node"), *arguments],
+        cwd=folder,
         env=os.environ | {"NODE_PATH": str(packages)},
         capture_output=True,
         text=True,
         timeout=200,
     )
-    assert server.stop() == 0
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def found(packages: Path, service: RunningServer) -> dict:
+    """Return what the client has seen."""
+    return json.loads(_run(packages, HERE, HERE / "client.js", service.target, PROTO))
+
+
+def test_the_how_to_shows_what_works(packages: Path, service: RunningServer, tmp_path: Path) -> None:
+    page = PROTO.parent / "docs" / "how-to" / "call-from-other-platforms.md"
+    (example,) = re.findall(r"```js\n(.*?)```", page.read_text(), re.DOTALL)
+    (tmp_path / "proto").symlink_to(PROTO)
+    script = tmp_path / "example.js"
+    script.write_text(example.replace("localhost:50051", service.target).replace("steps: 20", "steps: 2"))
+    said = _run(packages, tmp_path, script)
+    assert re.findall(r"step (\d): -?\d+\.\d+\n", said) == ["1", "2"]
+    (final,) = [file for file in tmp_path.glob("*_fv.nii.gz") if "gradient" not in file.name]
+    assert nibabel.load(final).shape == (91, 109, 91)
 
 
 def test_models_are_listed(found: dict) -> None:

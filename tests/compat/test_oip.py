@@ -1,6 +1,8 @@
 """The Open Inference Protocol, spoken by Triton's own client and by hand."""
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -146,6 +148,23 @@ def test_who_has_asked_is_in_the_audit_log(guarded: RunningServer, triton: dict)
     assert {act["resource"] for act in acts} == {"models/lesion-shapes/1"}
     assert acts[1]["facts"]["digest"] == BUNDLE.digest
     assert acts[1]["facts"]["volumes"] == "2"
+
+
+def test_the_how_to_shows_what_works(
+    guarded: RunningServer, volumes: np.ndarray, triton: dict, tmp_path: Path
+) -> None:
+    page = CLIENT.parents[2] / "docs" / "how-to" / "call-from-other-platforms.md"
+    (example,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    nibabel.Nifti1Image(volumes[0], np.eye(4)).to_filename(tmp_path / "brain.nii.gz")
+    done = subprocess.run(
+        [sys.executable, "-c", example.replace("localhost:50051", guarded.target)],
+        cwd=tmp_path,
+        env=os.environ | {"NEUROFV_TOKEN": TOKENS["submitter"]},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.strip() == str(np.float32(triton["one"]["outputs"]["probabilities"])), done.stderr
 
 
 # By hand: what Triton's client does not send.
