@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -311,3 +312,19 @@ def test_a_running_job_and_health_go_on_beside_it(guarded: RunningServer, volume
     assert len(shown) > 3
     assert len(set(shown)) == 1
     assert slowest < 1
+
+
+def test_a_killed_worker_is_told_and_replaced(guarded: RunningServer, volumes: np.ndarray) -> None:
+    """Nobody waits for an answer that does not come."""
+    (worker,) = guarded.workers()
+    os.kill(worker, signal.SIGKILL)
+    reasons, end = [], time.monotonic() + 100
+    while time.monotonic() < end:
+        try:
+            _infer(guarded, _ask(volumes[0]))
+            break
+        except grpc.RpcError as error:
+            reasons.append(failure(error)[:2])
+            time.sleep(0.1)
+    assert time.monotonic() < end
+    assert set(reasons) == {(grpc.StatusCode.UNAVAILABLE, "WORKER_LOST")}
