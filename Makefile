@@ -37,6 +37,8 @@ lint: $(VENV)/.dev  ## Check style, types and import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/buf lint proto
+	$(BIN)/buf breaking proto --against proto/released.binpb
 	$(BIN)/python docs/make_reference.py --check
 
 format: $(VENV)/.dev  ## Put the code in order
@@ -48,6 +50,7 @@ serve: $(VENV)/.run  ## Run the service in the foreground
 
 proto: $(VENV)/.dev  ## Generate the stubs from proto/
 	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=client --pyi_out=client --grpc_python_out=client proto/neurofv/v1/*.proto
+	$(BIN)/python -m grpc_tools.protoc -Iservice/oip=proto/inference --python_out=. --pyi_out=. --grpc_python_out=. service/oip/open_inference.proto
 
 docs: $(VENV)/.dev  ## Write docs/reference from the code
 	$(BIN)/python docs/make_reference.py

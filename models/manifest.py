@@ -79,6 +79,28 @@ class InputSpace(_Frozen):
     normalization: Normalization
     intensity_range: tuple[float, float]
 
+    def normalize(self, image: np.ndarray) -> np.ndarray:
+        """Bring an image from its own intensities into model units, within the range of an input.
+
+        Parameters
+        ----------
+        image : numpy.ndarray
+            float32, intensities in the scanner's units.
+
+        Returns
+        -------
+        numpy.ndarray
+            float32, of the same shape.
+
+        Raises
+        ------
+        ValueError
+            See `Normalization.scale`.
+        """
+        low, high = self.intensity_range
+        scaled: np.ndarray = np.clip(self.normalization.apply(image), low, high)
+        return scaled
+
     @model_validator(mode="after")
     def _agree(self) -> InputSpace:
         affine = np.asarray(self.affine)

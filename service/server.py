@@ -28,10 +28,13 @@ from service.jobs.sweeper import Sweeper
 from service.observability import tracing
 from service.observability.http import OperatorServer
 from service.observability.metrics import Metrics
+from service.oip import open_inference_pb2, open_inference_pb2_grpc
+from service.oip.inference import Inference
 from service.rpc.audit import AuditService
 from service.rpc.interceptor import CallInterceptor
 from service.rpc.jobs import JobService
 from service.rpc.models import ModelService
+from service.rpc.oip import InferenceService
 from service.rpc.operations import Operations
 from service.rpc.visualization import VisualizationService
 from service.security.doors import Doors
@@ -55,6 +58,7 @@ _SERVICES = (
     visualization_service_pb2.DESCRIPTOR.services_by_name["VisualizationService"].full_name,
     job_service_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,
     operations_pb2.DESCRIPTOR.services_by_name["Operations"].full_name,
+    open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name,
 )
 _log = structlog.get_logger()
 
@@ -80,7 +84,9 @@ class Server:
         self._doors = Doors(settings, metrics)
         self._journal = Journal(self._store, metrics)
         self._desk = Desk(self._repository, settings, self._store, self._journal, self._doors.audit, metrics)
-        self._desk.open(WorkerProcess(settings, self._journal, metrics), self._announce, self._died)
+        worker = WorkerProcess(settings, self._journal, metrics)
+        self._desk.open(worker, self._announce, self._died)
+        self._inference = Inference(worker, lambda: self._dispatcher.draining)
         self._sweeping = Sweeper(self._store, self._journal, self._doors.audit, metrics)
         self._sweeper: asyncio.Task[None] | None = None
         self.failed = asyncio.Event()
@@ -109,6 +115,10 @@ class Server:
         operations_pb2_grpc.add_OperationsServicer_to_server(Operations(self._desk, jobs), self._grpc)
         visualization = VisualizationService(self._desk, metrics)
         visualization_service_pb2_grpc.add_VisualizationServiceServicer_to_server(visualization, self._grpc)
+        inference = InferenceService(
+            self._repository, self._desk, self._inference, lambda: self._dispatcher.ready
+        )
+        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         if self._settings.reflection != "off":
             reflection.enable_server_reflection(

@@ -22,6 +22,7 @@ from benchmarks.reliability.processes import rss_mib
 from benchmarks.reliability.site import site
 from neurofv.v1 import job_service_pb2 as jobs
 from neurofv.v1 import job_service_pb2_grpc
+from service.oip import open_inference_pb2  # noqa: F401  (its descriptors)
 
 _FORBIDDEN = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
 # How often a method is chosen; others 10. What makes the worker work comes seldom.

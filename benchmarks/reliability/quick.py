@@ -16,6 +16,7 @@ from service.jobs.journal import Journal
 from service.jobs.reporter import Reporter
 from service.jobs.sharing import NO_ROOM, Room
 from service.observability.metrics import Metrics
+from service.oip import open_inference_pb2 as oip
 from service.settings import Settings
 from service.worker import wire
 
@@ -70,6 +71,10 @@ class QuickExecutor:
     async def estimate(self, request: vis.VisualizeRequest) -> vis.EstimateResponse:
         """Estimate nothing."""
         raise WorkerLost("nothing is estimated here")
+
+    async def infer(self, request: oip.ModelInferRequest) -> oip.ModelInferResponse:
+        """Show nothing to a network."""
+        raise WorkerLost("no network is here")
 
     async def died(self) -> None:
         """Never."""

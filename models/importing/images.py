@@ -73,8 +73,7 @@ class Images:
     def model_units(self, space: InputSpace | None = None) -> Iterator[np.ndarray]:
         """Yield the same in model units, within a space's range if one is given."""
         for image in self.raw():
-            values = self.normalization.apply(image)
-            yield values if space is None else np.clip(values, *space.intensity_range)
+            yield self.normalization.apply(image) if space is None else space.normalize(image)
 
     def intensity_range(self) -> tuple[float, float]:
         """Return the model units between which nearly all voxels lie, one by one image."""

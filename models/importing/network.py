@@ -229,9 +229,7 @@ def _prior(
 ) -> tuple[Prior, nibabel.Nifti1Image]:
     """Measure the cohort, or what the reference tells alone; also return the reference in model units."""
     mask = foreground(track(images.raw(), "where brains are", images.known))
-    reference = np.clip(
-        images.normalization.apply(np.asarray(images.reference.dataobj)), *space.intensity_range
-    )
+    reference = space.normalize(np.asarray(images.reference.dataobj, np.float32))
     mean = nibabel.Nifti1Image(reference, images.reference.affine)
     units = UnitStatistics()
     if not images.files:

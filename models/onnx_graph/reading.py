@@ -33,7 +33,7 @@ class Source:
     Attributes
     ----------
     model : onnx.ModelProto
-        With every weight in it.
+        With every weight in it, and its first output alone.
     file : str
         The file's name.
     opset : int
@@ -41,7 +41,7 @@ class Source:
     producer : str
         Who wrote it, with the version; empty if it does not say.
     input_name, output_name : str
-        Of its one input and its first output.
+        Of its one input and its output.
     input_shape : tuple of int or None
         The input's axes; None where the file leaves the length open.
     """
@@ -89,6 +89,7 @@ def read_onnx(path: str | Path, max_bytes: int = MAX_BYTES) -> Source:
     name, shape = _input(model, path.name)
     _take_in(model, path, max_bytes - len(data))
     _check(model, path.name)
+    del model.graph.output[1:]
     producer = f"{model.producer_name} {model.producer_version}".strip()
     return Source(model, path.name, opset, producer, name, model.graph.output[0].name, shape)
 

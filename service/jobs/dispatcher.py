@@ -15,6 +15,7 @@ from service.jobs.job import Job, Outcome
 from service.jobs.journal import Journal
 from service.jobs.sharing import ALONE, Room, company
 from service.observability.metrics import Metrics
+from service.oip import open_inference_pb2 as oip
 from service.status import to_status
 from service.storage.store import Store
 
@@ -48,6 +49,9 @@ class Executor(Protocol):
 
     async def estimate(self, request: vis.VisualizeRequest) -> vis.EstimateResponse:
         """Tell what a resolved request would cost, also while a job runs; raise `WorkerLost` if it cannot."""
+
+    async def infer(self, request: oip.ModelInferRequest) -> oip.ModelInferResponse:
+        """Show a volume to a network, also while a job runs; raise `WorkerLost` if it cannot."""
 
     async def died(self) -> None:
         """Return when nothing can be run any more."""

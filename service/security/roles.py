@@ -3,6 +3,7 @@
 from service.security.identity import Role
 
 _JOBS, _OPERATIONS = "/neurofv.v1.JobService", "/google.longrunning.Operations"
+_OIP = "/inference.GRPCInferenceService"
 LEAST_ROLES = {
     "/neurofv.v1.ModelService/ListModels": Role.VIEWER,
     "/neurofv.v1.ModelService/GetModel": Role.VIEWER,
@@ -22,6 +23,12 @@ LEAST_ROLES = {
     f"{_OPERATIONS}/CancelOperation": Role.SUBMITTER,
     f"{_OPERATIONS}/DeleteOperation": Role.SUBMITTER,
     "/neurofv.v1.AuditService/ReadAudit": Role.ADMIN,
+    f"{_OIP}/ServerLive": Role.VIEWER,
+    f"{_OIP}/ServerReady": Role.VIEWER,
+    f"{_OIP}/ModelReady": Role.VIEWER,
+    f"{_OIP}/ServerMetadata": Role.VIEWER,
+    f"{_OIP}/ModelMetadata": Role.VIEWER,
+    f"{_OIP}/ModelInfer": Role.SUBMITTER,
     "/grpc.health.v1.Health/Watch": Role.VIEWER,
     "/grpc.health.v1.Health/List": Role.VIEWER,
 }

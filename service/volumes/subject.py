@@ -78,9 +78,7 @@ def _read(data: bytes, manifest: Manifest, mask: np.ndarray, field: str, max_byt
         _check_view(volume.shape, affine, grid, mask, field)
         volume = _resampled(volume, affine, space.shape, grid)
     _check_place(volume, manifest, mask, field)
-    low, high = space.intensity_range
-    scaled: np.ndarray = np.clip(space.normalization.apply(volume), low, high)
-    return scaled
+    return space.normalize(volume)
 
 
 def _refuse(field: str, rule: str) -> NoReturn:

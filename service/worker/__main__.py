@@ -28,11 +28,13 @@ from service.device import choose_device
 from service.errors import ServiceError
 from service.jobs.plan import Plan, make_plan
 from service.observability.logs import configure_logs
+from service.oip import open_inference_pb2 as oip
 from service.settings import Settings
 from service.status import reason_of, to_status
 from service.worker import checkpoint, memory, wire
 from service.worker.checkpoint import Checkpoint, DamagedCheckpoint, Pace
 from service.worker.estimate import Estimator
+from service.worker.inference import infer
 from service.worker.model import LoadedModel
 from service.worker.run import Paused, Stopped, run
 from service.worker.telling import Task, Teller
@@ -67,7 +69,7 @@ class Worker:
         # Pauses that have arrived, and those whose turn in the queue has come: each is counted in one thread.
         self._pauses = self._pauses_done = 0
         self._estimator = Estimator(settings)
-        self._estimates: queue.SimpleQueue[wire.Frame] = queue.SimpleQueue()
+        self._questions: queue.SimpleQueue[wire.Frame] = queue.SimpleQueue()
 
     def serve(self) -> None:
         """Warm the models up, then run jobs until the server goes away."""
@@ -83,7 +85,7 @@ class Worker:
         tasks: list[Task] = []
         while True:
             frame = self._jobs.get()
-            self._answer_estimates(busy=False)
+            self._answer_question(busy=False)
             if frame.kind == wire.Kind.RESUME:
                 told, _, data = wire.unpack_state(frame.data)
                 self._told[frame.job] = told, data
@@ -107,11 +109,11 @@ class Worker:
                 if frame.kind == wire.Kind.CANCEL:
                     self._cancelled.add(frame.job)
                     continue
-                if frame.kind == wire.Kind.ESTIMATE:
-                    self._estimates.put(frame)
+                if frame.kind in (wire.Kind.ESTIMATE, wire.Kind.INFER):
+                    self._questions.put(frame)
                 if frame.kind == wire.Kind.PAUSE:
                     self._pauses += 1
-                # An estimate wakes whoever waits for a job. A pause is over when all that came before it is.
+                # A question wakes whoever waits for a job. A pause is over when all that came before it is.
                 self._jobs.put(frame)
         except (EOFError, ConnectionError):
             os._exit(0)
@@ -193,7 +195,7 @@ class Worker:
                 # A job that runs again has been told its beginning.
                 if heard[number] > task.sent:
                     self._teller.tell(task, item)
-            self._answer_estimates(busy=True)
+            self._answer_question(busy=True)
 
     def _resumed(self, tasks: Sequence[Task], plans: Sequence[Plan]) -> Checkpoint | None:
         """Return where a job goes on; None for the beginning, to which every job can return."""
@@ -237,24 +239,35 @@ class Worker:
         if self._device.type == "cuda" and reason_of(status) == ServiceError.reason:
             os._exit(1)
 
-    def _answer_estimates(self, busy: bool) -> None:
-        """Answer the estimates that are asked for: at once, or between two steps of a job.
+    def _answer_question(self, busy: bool) -> None:
+        """Answer a question that waits: at once, or between two steps of a job.
 
         Not in another thread beside the job: torch.fx, with which networks are
         traced, changes every module of the process while it traces.
         """
-        if not self._estimates.empty():
+        if not self._questions.empty():
             # Nothing else is said meanwhile, and one at a time: the job goes on in between.
             self._teller.await_snapshot()
-            frame = self._estimates.get()
+            frame = self._questions.get()
             try:
-                plan = self._plan(frame.data)
-                answer = self._estimator.estimate(plan, self._model(plan.bundle))
-                answer.busy = busy
-                self._teller.send(wire.Kind.ESTIMATED, frame.job, answer.SerializeToString())
+                if frame.kind == wire.Kind.INFER:
+                    self._teller.send(wire.Kind.INFERRED, frame.job, self._infer(frame.data))
+                else:
+                    self._teller.send(wire.Kind.ESTIMATED, frame.job, self._estimate(frame.data, busy))
             except Exception as error:
                 status = to_status(error)
-                self._teller.send(wire.Kind.NOT_ESTIMATED, frame.job, status.SerializeToString())
+                self._teller.send(wire.Kind.UNANSWERED, frame.job, status.SerializeToString())
+
+    def _estimate(self, data: bytes, busy: bool) -> bytes:
+        plan = self._plan(data)
+        answer = self._estimator.estimate(plan, self._model(plan.bundle))
+        answer.busy = busy
+        return answer.SerializeToString()
+
+    def _infer(self, data: bytes) -> bytes:
+        request = oip.ModelInferRequest.FromString(data)
+        bundle = self._repository.get(request.model_name, int(request.model_version))
+        return infer(request, self._model(bundle)).SerializeToString()
 
     def _model(self, bundle: Bundle) -> LoadedModel:
         if bundle.digest not in self._models:

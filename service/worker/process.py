@@ -17,12 +17,14 @@ from service.jobs.journal import Journal
 from service.jobs.reporter import Reporter
 from service.jobs.sharing import NO_ROOM, Room, room
 from service.observability.metrics import Metrics
+from service.oip import open_inference_pb2 as oip
 from service.settings import Settings
 from service.worker import wire
 
 _START_SECONDS = 120.0
 # Frames of the worker that are held while those before them are written.
 _MOST_FRAMES = 8
+_ANSWERS = (wire.Kind.ESTIMATED, wire.Kind.INFERRED, wire.Kind.UNANSWERED)
 ENVIRONMENT = {
     # Threads of torch that wait for each other must sleep, not spin: spinning, two threads on two
     # cores of which one has other work too ran five times slower.
@@ -64,7 +66,7 @@ class WorkerProcess:
         self._of_jobs: asyncio.Queue[wire.Frame | None] = asyncio.Queue(_MOST_FRAMES)
         self._pausing = False
         self._numbers = itertools.count(1)
-        self._estimates: dict[int, asyncio.Future[wire.Frame]] = {}
+        self._questions: dict[int, asyncio.Future[wire.Frame]] = {}
 
     @property
     def room(self) -> Room:
@@ -205,25 +207,56 @@ class WorkerProcess:
         JobFailed
             The job would fail with this status.
         """
+        answer = await self._ask(wire.Kind.ESTIMATE, request.SerializeToString())
+        return vis.EstimateResponse.FromString(answer)
+
+    async def infer(self, request: oip.ModelInferRequest) -> oip.ModelInferResponse:
+        """Let the worker show a volume to a network, also while a job runs.
+
+        Parameters
+        ----------
+        request : ModelInferRequest
+            See `service.worker.inference.infer`.
+
+        Returns
+        -------
+        ModelInferResponse
+            Every output.
+
+        Raises
+        ------
+        WorkerLost
+            No process runs, or it died.
+        JobFailed
+            The volume cannot be shown to the network, as this status says.
+        """
+        answer = await self._ask(wire.Kind.INFER, request.SerializeToString())
+        return oip.ModelInferResponse.FromString(answer)
+
+    async def _ask(self, kind: wire.Kind, data: bytes) -> bytes:
+        """Ask what the worker answers between two steps of a job."""
         if not self.ready:
             raise WorkerLost("no worker process runs; send the request again")
         number = next(self._numbers)
-        answer = self._estimates[number] = asyncio.get_running_loop().create_future()
+        answer = self._questions[number] = asyncio.get_running_loop().create_future()
         try:
-            await self._send(wire.Kind.ESTIMATE, number, request.SerializeToString())
+            await self._send(kind, number, data)
             frame = await answer
         except ConnectionError:
-            raise WorkerLost("the worker process died during the estimate; send the request again") from None
+            raise WorkerLost(
+                "the worker process died before it had answered; send the request again"
+            ) from None
         finally:
-            del self._estimates[number]
-        if frame.kind == wire.Kind.NOT_ESTIMATED:
+            del self._questions[number]
+        if frame.kind == wire.Kind.UNANSWERED:
             raise JobFailed(status_pb2.Status.FromString(frame.data))
-        return vis.EstimateResponse.FromString(frame.data)
+        return frame.data
 
     async def stop(self) -> None:
         """End the process at once."""
         if self._sorter is not None:
             self._sorter.cancel()
+        self._leave_unanswered()
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
             await self._process.wait()
@@ -232,20 +265,24 @@ class WorkerProcess:
         self._process = self._reader = self._writer = self._sorter = None
 
     async def _sort(self, reader: asyncio.StreamReader, of_jobs: "asyncio.Queue[wire.Frame | None]") -> None:
-        """Part estimates from what is said of jobs until the worker is gone; None says so."""
+        """Part answers from what is said of jobs until the worker is gone; None says so."""
         try:
             while True:
                 frame = await wire.read(reader)
-                if frame.kind not in (wire.Kind.ESTIMATED, wire.Kind.NOT_ESTIMATED):
+                if frame.kind not in _ANSWERS:
                     # When this is full the socket fills too, and the worker waits.
                     await of_jobs.put(frame)
-                elif (waiting := self._estimates.get(frame.job)) is not None and not waiting.done():
+                elif (waiting := self._questions.get(frame.job)) is not None and not waiting.done():
                     waiting.set_result(frame)
         except (EOFError, ConnectionError, ValueError):
-            for waiting in self._estimates.values():
-                if not waiting.done():
-                    waiting.set_exception(ConnectionResetError())
+            self._leave_unanswered()
             await of_jobs.put(None)
+
+    def _leave_unanswered(self) -> None:
+        """Tell who has asked that no answer comes."""
+        for waiting in self._questions.values():
+            if not waiting.done():
+                waiting.set_exception(ConnectionResetError())
 
     async def _pass_on_cancel(self, job: Job) -> None:
         await job.cancel_requested.wait()

@@ -30,13 +30,15 @@ class Kind(IntEnum):
     FAILED = 7  # from the worker: a google.rpc.Status
     SUCCEEDED = 8  # from the worker: a VisualizeResponse with `completed`
     JOIN = 9  # to the worker: a resolved VisualizeRequest that shares its batch with the next RUN
-    ESTIMATE = 10  # to the worker: a resolved VisualizeRequest; the number is not a job's but the estimate's
+    ESTIMATE = 10  # to the worker: a resolved VisualizeRequest; the number is not a job's but the question's
     ESTIMATED = 11  # from the worker: an EstimateResponse
-    NOT_ESTIMATED = 12  # from the worker: a google.rpc.Status
+    UNANSWERED = 12  # from the worker: a google.rpc.Status, why a question has no answer
     RESUME = 13  # to the worker, before the job's RUN or JOIN: what was told of it, its newest checkpoint
     CHECKPOINT = 14  # from the worker: what was told of the job so far, the step, safetensors
     PAUSE = 15  # to the worker: checkpoint all jobs and stop them; the number is 0
     PAUSED = 16  # from the worker: stopped, to go on later
+    INFER = 17  # to the worker: a ModelInferRequest of one volume; the number is the question's
+    INFERRED = 18  # from the worker: a ModelInferResponse
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Frame:
     kind : Kind
         What it says.
     job : int
-        Which job it is about; 0 for none.
+        Which job, or question, it is about; 0 for none.
     data : bytes
         Protobuf bytes.
     """

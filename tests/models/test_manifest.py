@@ -53,3 +53,13 @@ def test_normalization_brings_the_quantile_to_one(values: list[float], quantile:
 def test_an_image_without_a_scale_is_refused(image: list[float], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         Quantile(quantile=0.995).scale(np.array(image))
+
+
+def test_an_image_comes_into_the_range_of_an_input(manifest: Manifest) -> None:
+    space = manifest.input
+    image = np.array([0, 10, 20, 1e6], np.float32)
+    model, q = space.normalize(image), space.normalization.scale(image)
+    assert model.dtype == np.float32
+    assert np.allclose(model, np.clip(image / q, *space.intensity_range))
+    negative = np.array([-1e9, 10, 20, 30], np.float32)
+    assert space.normalize(negative)[0] == space.intensity_range[0]

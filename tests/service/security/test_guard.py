@@ -18,6 +18,7 @@ from neurofv.audit import read_lines, verify
 from neurofv.v1 import audit_service_pb2, job_service_pb2, model_service_pb2, visualization_service_pb2
 from service.errors import JobNotFound
 from service.observability.metrics import Metrics
+from service.oip import open_inference_pb2
 from service.rpc.interceptor import CallInterceptor
 from service.security.audit import AuditLog
 from service.security.guard import Guard
@@ -29,7 +30,13 @@ from tests.server import RunningServer
 from tests.service.requests import failure
 from tests.service.security.authorities import TOKENS, bearer, write_tokens
 
-FILES = (audit_service_pb2, job_service_pb2, model_service_pb2, visualization_service_pb2)
+FILES = (
+    audit_service_pb2,
+    job_service_pb2,
+    model_service_pb2,
+    open_inference_pb2,
+    visualization_service_pb2,
+)
 METHODS = [
     f"/{service.full_name}/{method.name}"
     for file in FILES

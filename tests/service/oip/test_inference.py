@@ -1,0 +1,111 @@
+"""Who waits for a network: turns, leavers, a full queue, a server that shuts down."""
+
+import asyncio
+
+import pytest
+
+from service.errors import Draining, QueueFull, WorkerLost
+from service.oip import open_inference_pb2 as oip
+from service.oip.inference import Inference
+from service.oip.tensors import LOGITS, PROBABILITIES, add_output
+
+
+class Network:
+    """An executor that answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.at_once = 0
+        self.go_on = asyncio.Event()
+        self.lost = False
+
+    async def infer(self, request: oip.ModelInferRequest) -> oip.ModelInferResponse:
+        self.asked.append(request.id)
+        self.at_once += 1
+        assert self.at_once == 1
+        try:
+            await self.go_on.wait()
+        finally:
+            self.at_once -= 1
+        if self.lost:
+            raise WorkerLost("gone")
+        answer = oip.ModelInferResponse()
+        for name in (LOGITS, PROBABILITIES):
+            add_output(answer, name, (1, 2), f"{name}{request.id}".encode())
+        return answer
+
+
+def _parts(*names: str) -> list[oip.ModelInferRequest]:
+    return [oip.ModelInferRequest(id=name) for name in names]
+
+
+async def _settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_volumes_of_several_callers_take_turns() -> None:
+    network = Network()
+    inference = Inference(network, lambda: False)  # type: ignore[arg-type]
+    first = asyncio.create_task(inference.infer(_parts("a", "b", "c")))
+    await _settle()
+    second = asyncio.create_task(inference.infer(_parts("x")))
+    await _settle()
+    network.go_on.set()
+    answer = await first
+    assert list(answer.outputs[0].shape) == [3, 2]
+    assert list(answer.raw_output_contents) == [
+        b"logitsalogitsblogitsc",
+        b"probabilitiesaprobabilitiesbprobabilitiesc",
+    ]
+    assert (await second).raw_output_contents[0] == b"logitsx"
+    assert network.asked == ["a", "x", "b", "c"]
+
+
+async def test_who_leaves_in_the_queue_is_never_shown() -> None:
+    network = Network()
+    inference = Inference(network, lambda: False)  # type: ignore[arg-type]
+    first = asyncio.create_task(inference.infer(_parts("a", "b")))
+    await _settle()
+    second = asyncio.create_task(inference.infer(_parts("x")))
+    third = asyncio.create_task(inference.infer(_parts("y")))
+    await _settle()
+    # One waits, and the other's first volume is in the worker, which must not be given another one before.
+    second.cancel()
+    first.cancel()
+    await _settle()
+    assert first.cancelled()
+    assert second.cancelled()
+    assert network.asked == ["a"]
+    network.go_on.set()
+    await third
+    assert network.asked == ["a", "y"]
+
+
+async def test_a_full_queue_and_a_drain_refuse() -> None:
+    network, draining = Network(), False
+    inference = Inference(network, lambda: draining)  # type: ignore[arg-type]
+    waiting = [asyncio.create_task(inference.infer(_parts(str(number)))) for number in range(64)]
+    await _settle()
+    with pytest.raises(QueueFull, match="64 requests wait"):
+        await inference.infer(_parts("one more"))
+    draining = True
+    with pytest.raises(Draining):
+        await inference.infer(_parts("late"))
+    network.go_on.set()
+    found = await asyncio.gather(*waiting, return_exceptions=True)
+    # What is in the worker is answered; who waits hears that the server shuts down.
+    assert not isinstance(found[0], Exception)
+    assert all(isinstance(answer, Draining) for answer in found[1:])
+    assert network.asked == ["0"]
+
+
+async def test_a_lost_worker_frees_the_turn() -> None:
+    network = Network()
+    network.lost = True
+    network.go_on.set()
+    inference = Inference(network, lambda: False)  # type: ignore[arg-type]
+    with pytest.raises(WorkerLost):
+        await inference.infer(_parts("a"))
+    network.lost = False
+    assert await inference.infer(_parts("b"))

@@ -1,0 +1,113 @@
+"""Imported networks are served as those that were trained here are."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import neurofv
+from models import Bundle
+from models.importing import Facts, export_bundle
+from service.oip import open_inference_pb2 as oip
+from service.oip import open_inference_pb2_grpc
+from tests.models.importing.conftest import SHAPE, Small, brain, save_image
+from tests.server import RunningServer
+
+FACTS = Facts("classifier", classes=("a", "b", "c"))
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
+    """A classifier that ends in a softmax, measured on a cohort; and a segmenting network without one."""
+    root = tmp_path_factory.mktemp("imported")
+    cohort = root / "images"
+    cohort.mkdir()
+    reference = save_image(root / "mean.nii.gz")
+    for index in range(5):
+        save_image(cohort / f"{index}.nii.gz", seed=index)
+    torch.manual_seed(2)
+    segmenting = nn.Sequential(
+        nn.Conv3d(1, 4, 3, padding=1), nn.ReLU(), nn.ConvTranspose3d(4, 2, 2, stride=2), nn.MaxPool3d(2)
+    )
+    repository = root / "repository"
+    return {
+        "classifier": export_bundle(Small(), repository, FACTS, reference, cohort),
+        "segmenting": export_bundle(
+            segmenting, repository, replace(FACTS, name="segmenting", classes=()), reference
+        ),
+    }
+
+
+@pytest.fixture(scope="module")
+def server(bundles: dict[str, Bundle]) -> Iterator[RunningServer]:
+    running = RunningServer(bundles["classifier"].path.parents[1])
+    yield running
+    running.stop()
+
+
+def test_a_class_of_an_imported_classifier_is_driven(server: RunningServer) -> None:
+    with neurofv.Client(server.target) as client:
+        assert list(client.model("classifier").classes) == ["a", "b", "c"]
+        found = client.visualize("classifier", class_name="b", steps=6, seed=1)
+        home = client.visualize("classifier", class_name="b", steps=1, seed=1)
+    term = found.evaluation.terms[0]
+    assert term.activation > home.evaluation.terms[0].activation
+    assert term.HasField("percentile")
+    assert found.volume.nifti().shape == SHAPE
+
+
+def test_a_layer_is_named_by_its_onnx_value(server: RunningServer, bundles: dict[str, Bundle]) -> None:
+    for name, bundle in bundles.items():
+        layer = next(layer for layer in bundle.layers() if layer.type == "Conv3d")
+        assert "/" in layer.name
+        with neurofv.Client(server.target) as client:
+            found = client.visualize(name, layer=layer.name, channel=1, steps=4, seed=1)
+            assert found.volume.nifti().shape == SHAPE
+            placed = found.evaluation.terms[0].HasField("percentile")
+            assert placed is (name == "classifier")  # only there real images were seen
+
+
+def test_a_network_without_classes_says_so(server: RunningServer) -> None:
+    with neurofv.Client(server.target) as client:
+        assert not client.model("segmenting").classes
+        with pytest.raises(neurofv.NeurofvError, match="there are: none") as caught:
+            client.visualize("segmenting", class_name="a", steps=2)
+        assert caught.value.reason == "CLASS_NOT_FOUND"
+        with pytest.raises(neurofv.NeurofvError, match="no classes to answer with"):
+            client.visualize("classifier", class_name="a", steps=2, transfer="segmenting")
+
+
+@pytest.mark.parametrize("name", ["classifier", "segmenting"])
+def test_inference_answers_what_the_network_does(
+    server: RunningServer, bundles: dict[str, Bundle], name: str
+) -> None:
+    bundle, image = bundles[name], brain(3)
+    stub = open_inference_pb2_grpc.GRPCInferenceServiceStub(server.channel)
+    described = stub.ModelMetadata(oip.ModelMetadataRequest(name=name))
+    asked = oip.ModelInferRequest(model_name=name, raw_input_contents=[image.tobytes()])
+    asked.inputs.add(name="volume", datatype="FP32", shape=SHAPE)
+    answer = stub.ModelInfer(asked)
+    with torch.no_grad():
+        volume = torch.from_numpy(bundle.manifest.input.normalize(image))[None, None]
+        expected = bundle.network()(volume).numpy()
+    names = [output.name for output in answer.outputs]
+    assert names == [output.name for output in described.outputs]
+    assert names == (["logits", "probabilities"] if name == "classifier" else ["output"])
+    last = np.frombuffer(answer.raw_output_contents[-1], "<f4").reshape(tuple(answer.outputs[-1].shape))
+    assert list(described.outputs[-1].shape) == [-1, *last.shape[1:]]
+    np.testing.assert_allclose(last, expected, atol=1e-6)  # the classifier's softmax is its own
+    if name == "classifier":
+        logits = np.frombuffer(answer.raw_output_contents[0], "<f4")
+        assert not np.allclose(logits, expected)
+
+
+def test_a_picture_can_begin_at_a_persons_image(server: RunningServer, tmp_path: Path) -> None:
+    subject = save_image(tmp_path / "person.nii.gz", seed=4)
+    with neurofv.Client(server.target) as client:
+        found = client.visualize("classifier", class_name="a", steps=2, start="subject", subject=subject)
+    assert nibabel.Nifti1Image.from_bytes(found.volume.nifti().to_bytes()).shape == SHAPE
