@@ -30,7 +30,7 @@ REGISTRY: dict[str, Callable[..., nn.Module]] = {
     "volume-net": VolumeNet,
 }
 IMPORTED = "onnx"
-"""The one that is built from a graph which comes with the bundle; the others can be built anew and trained."""
+"""The one that is built from a graph which comes with a bundle; the others can be built anew and trained."""
 
 
 def build(name: str, **hyperparameters: Any) -> nn.Module:
