@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from models import reference as reference_image
-from models.architectures import build
+from models.architectures import IMPORTED, build
 from models.errors import BundleCorrupt, BundleInvalid, LayerNotFound
 from models.files import read_plain
 from models.layers import Layer, layer_table
@@ -37,8 +37,6 @@ GRAPH = "graph.json"
 CARD = "MODEL_CARD.md"
 # So many boxes are remembered with the layers as they act on them.
 _SURVEYS = 8
-IMPORTED = "onnx"
-"""The architecture whose graph is a file of the bundle: that of imported networks."""
 
 
 @dataclass(frozen=True)

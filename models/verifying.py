@@ -7,7 +7,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from models.bundle import CARD, GRAPH, IMPORTED, MANIFEST, PRIOR, REFERENCE, WEIGHTS, Bundle, verified
+from models.architectures import IMPORTED
+from models.bundle import CARD, GRAPH, MANIFEST, PRIOR, REFERENCE, WEIGHTS, Bundle, verified
 from models.errors import BundleCorrupt, BundleInvalid, bundle_label
 from models.files import read_plain
 from models.layers import Layer

@@ -29,6 +29,8 @@ REGISTRY: dict[str, Callable[..., nn.Module]] = {
     "ukb-b": UKBNetB,
     "volume-net": VolumeNet,
 }
+IMPORTED = "onnx"
+"""The one that is built from a graph which comes with a bundle; the others can be built anew and trained."""
 
 
 def build(name: str, **hyperparameters: Any) -> nn.Module:

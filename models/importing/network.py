@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from nibabel.affines import voxel_sizes
 
-from models.bundle import IMPORTED, Bundle
+from models.architectures import IMPORTED
+from models.bundle import Bundle
 from models.errors import OnnxUnreadable
 from models.importing.card import write_card
 from models.importing.facts import Facts

@@ -12,7 +12,7 @@ import torch
 import typer
 from pydantic import JsonValue
 
-from models.architectures import REGISTRY
+from models.architectures import IMPORTED, REGISTRY
 from training import options
 from training.checkpoint import Checkpoint
 from training.cohort import Cohort, Split, read_cohort
@@ -36,11 +36,12 @@ from training.whole.volumes import Augmentation, coarse, framed
 
 PHASES = (Phase("fit", steps=600, size=8, edge=0, rate=3e-3),)
 ROBUST_PHASES = (Phase("robust", steps=100, size=8, edge=0, rate=1e-3, frozen_norm=True, budget=1.0),)
+ARCHITECTURES = sorted(REGISTRY.keys() - {IMPORTED})
 
 
 def _check_architecture(name: str) -> str:
-    if name not in REGISTRY:
-        raise typer.BadParameter(f"{name!r} is none of {', '.join(sorted(REGISTRY))}")
+    if name not in ARCHITECTURES:
+        raise typer.BadParameter(f"{name!r} is none of {', '.join(ARCHITECTURES)}")
     return name
 
 
@@ -54,7 +55,7 @@ def sex(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the folds, the weights and the batches.")] = 0,
     steps: options.Steps = 0,
     architecture: Annotated[
-        str, typer.Option(help=f"One of {', '.join(sorted(REGISTRY))}.", callback=_check_architecture)
+        str, typer.Option(help=f"One of {', '.join(ARCHITECTURES)}.", callback=_check_architecture)
     ] = "volume-net",
     threads: options.Threads = 1,
     robust: options.Robust = False,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models.onnx_graph.graph import Node, Refused, Value, Weight
+from models.onnx_graph.operations.reach import elementwise
 from models.views import Shapes, View
 
 Fill = Callable[[Sequence[Tensor]], Tensor]
@@ -167,7 +168,9 @@ class Operation(nn.Module):
 
     def follow(self, views: Sequence[View], shapes: Shapes) -> View:
         """Return what a position of the output can depend on, see `models.views`."""
-        return views[0].widened() if self._follow is None else self._follow(self.node, views, shapes)
+        # Where a second input depends on the data too, as indices can, only element by element is local.
+        local = self._follow is not None and (len(views) == 1 or self._follow is elementwise)
+        return self._follow(self.node, views, shapes) if local else views[0].widened()  # type: ignore[misc]
 
 
 def numbers(values: Tensor | None) -> list[Any]:

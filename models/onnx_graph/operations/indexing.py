@@ -68,11 +68,11 @@ def gather(node: Node) -> Local:
         chosen = x.index_select(along, places.flatten())
         return chosen.reshape([*x.shape[:along], *indices.shape, *x.shape[along + 1 :]])
 
-    # Other planes of the same grid are other channels; taken along a spatial axis, positions have moved.
-    return Local(compute, lambda node, views, shapes: (
-        elementwise(node, views[:1], Shapes(shapes.inputs[:1], shapes.output))
-        if axis in (0, 1) else views[0].widened()
-    ))  # fmt: skip
+    def follow(node: Node, views: Sequence[View], shapes: Shapes) -> View:
+        # Taken along a spatial axis, positions have moved.
+        return elementwise(node, views, shapes) if axis in (0, 1) else views[0].widened()
+
+    return Local(compute, follow)
 
 
 @operator("GatherElements", becomes="`torch.gather`")

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from models import layer_table
-from models.architectures import REGISTRY, build
+from models.architectures import IMPORTED, REGISTRY, build
 from models.onnx_export import TOLERANCE, export_onnx
 
 SHAPE = (24, 27, 23)
@@ -44,7 +44,7 @@ def leaves(network: nn.Module) -> dict[str, nn.Module]:
 
 def test_every_architecture_is_tested() -> None:
     # Imported networks have tests of their own, in tests/models/onnx_graph.
-    assert set(SMALL) == set(REGISTRY) - {"onnx"}
+    assert set(SMALL) == set(REGISTRY) - {IMPORTED}
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -218,6 +218,30 @@ def test_a_position_sees_no_further_than_the_table_says(name: str) -> None:
     assert int(hit.sum(0).max()) >= extent - SLACK.get(name, 0)
 
 
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        (node("GlobalMaxPool", ["x"], ["m"]), node("Cast", ["m"], ["i"], to=7), node("Flatten", ["i"], ["j"]),
+         node("Gather", ["x", "j"], ["y"], axis=1)),
+        (node("GlobalMaxPool", ["x"], ["m"]), node("Mul", ["x", "m"], ["y"])),
+        (node("Transpose", ["x"], ["y"], perm=[0, 2, 1]),),
+        (node("Pad", ["x", "ends"], ["y"], mode="wrap"),),
+        (node("Slice", ["x", "last", "all", "two", "minus"], ["y"]),),
+        (node("Concat", ["x", "x"], ["y"], axis=2),),
+        (node("Gather", ["x", "places"], ["y"], axis=2),),
+    ],
+)  # fmt: skip
+def test_where_positions_are_no_longer_the_inputs_the_table_says_so(
+    nodes: tuple[onnx.NodeProto, ...],
+) -> None:
+    constants = {
+        "all": np.array([-999]), "last": np.array([-1]), "two": np.array([2]), "minus": np.array([-1]),
+        "ends": np.array([0, 0, 1, 0, 0, 1]), "places": np.array([3, 1, 2]),
+    }  # fmt: skip
+    found = translate(model_of(nodes, 18, constants, [1, 1, 24]))
+    assert table(build_empty(found.graph), (24,))["y"].whole_input
+
+
 def test_several_inputs_and_outputs() -> None:
     model = single("Add", 18, [1, 2], [])
     model.graph.input.add().CopyFrom(helper.make_tensor_value_info("z", 1, [1, 2]))
