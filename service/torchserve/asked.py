@@ -40,11 +40,14 @@ class Wish:
     ----------
     request : VisualizeRequest
         As it came.
+    field : str
+        Name of the field that held it.
     as_json : bool
         Whether it came as JSON, so that the events go back as JSON.
     """
 
     request: vis.VisualizeRequest
+    field: str
     as_json: bool
 
 
@@ -74,12 +77,12 @@ def read_call(fields: Mapping[str, Any]) -> Image | Wish:
     name = name[:_LONGEST_NAME]
     data = value if isinstance(value, dict) else _bytes(value, name)
     if isinstance(data, dict) or data.lstrip()[:1] == b"{":
-        return Wish(_from_json(data, name), as_json=True)
+        return Wish(_from_json(data, name), name, as_json=True)
     if data.startswith((_GZIP, *_NIFTI)):
         return Image(data, name)
     if not data:
         raise InvalidField(name, "is empty; send a NIfTI file or a request")
-    return Wish(vis.VisualizeRequest.FromString(data), as_json=False)
+    return Wish(vis.VisualizeRequest.FromString(data), name, as_json=False)
 
 
 def _bytes(value: Any, name: str) -> bytes:

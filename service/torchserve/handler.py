@@ -26,7 +26,7 @@ from service.observability.logs import configure_events
 from service.settings import Settings
 from service.status import reason_of, to_status
 from service.torchserve.asked import Image, read_call
-from service.torchserve.told import Stream, end_single, refusal
+from service.torchserve.told import Stream, end_single, over_http, refusal
 from service.volumes.nifti import VolumeFile
 from service.volumes.subject import read_subject
 from service.worker import memory
@@ -37,6 +37,12 @@ from service.worker.run import Paused, Stopped, run
 # TorchServe computes on for callers who have left: no run takes the worker for longer.
 SECONDS = "NEUROFV_TORCHSERVE_SECONDS"
 _MOST_SECONDS = 900.0
+# A second message for Predictions over gRPC ends TorchServe's thread for this worker, which then never answers
+# again. A handler cannot tell that method from StreamPredictions, so the caller has to say which it is.
+STREAMED = "stream"
+_NOT_STREAMED = (
+    f"holds a request, whose events are streamed; call StreamPredictions, with the field named {STREAMED}"
+)
 _log = structlog.get_logger()
 
 
@@ -128,6 +134,11 @@ class Handler:
         ts.utils.util.PredictionException
             It was refused before anything was streamed.
         """
+        if context.get_sequence_id(0):
+            # StreamPredictions2: TorchServe 0.12 has failed the call already, and an answer to it would end
+            # the thread that it has for this worker, for good. An answer that names no request is dropped.
+            context.request_ids.clear()
+            return [b""]
         stream: Stream | None = None
         try:
             asked = read_call(data[0])
@@ -136,6 +147,8 @@ class Handler:
                 context.set_response_content_type(0, "application/json")
                 end_single(context)
                 return [answer]
+            if asked.field != STREAMED and not over_http(context):
+                raise InvalidField(asked.field, _NOT_STREAMED)
             stream = Stream(context, asked.as_json)
             return [self._visualize(asked.request, stream)]
         except Exception as error:

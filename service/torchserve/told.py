@@ -2,6 +2,7 @@
 
 import io
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf import any_pb2, json_format, proto
@@ -36,18 +37,19 @@ def refusal(status: status_pb2.Status) -> PredictionException:
     return PredictionException(f"{reason_of(status)}: {status.message}", _HTTP.get(code_of(status), 500))
 
 
+def over_http(context: Any) -> bool:
+    """Tell a call over HTTP from one over gRPC, of which TorchServe passes no headers on."""
+    headers: Mapping[str, Any] = context.get_all_request_header(0)
+    return any(isinstance(value, str) and key.lower() == "host" for key, value in headers.items())
+
+
 def end_single(context: Any) -> None:
     """Mark an answer as the only one, without which TorchServe breaks off its streaming calls.
 
     Over HTTP the same mark would leave the answer without its head.
     """
-    if not any(isinstance(value, str) and key.lower() == "host" for key, value in _headers(context).items()):
+    if not over_http(context):
         context.set_response_header(0, _NEXT, "false")
-
-
-def _headers(context: Any) -> dict[str, Any]:
-    headers: dict[str, Any] = context.get_all_request_header(0)
-    return headers
 
 
 class Stream:
