@@ -1,4 +1,4 @@
-"""A TorchServe archive, unpacked: a bundle's files, the handler that TorchServe starts, and a list of digests.
+"""A TorchServe archive, unpacked: a bundle's files, the handler that TorchServe starts, all their digests.
 
 What is written by `training.torchserve_archive` is verified here, so that the two cannot drift apart.
 """
@@ -23,9 +23,7 @@ DIGESTS = f"{TORCHSERVE_FOLDER}/neurofv.json"
 # Python keeps what it has compiled beside the handler.
 _BESIDE = frozenset({HANDLER, TORCHSERVE_FOLDER, "__pycache__"})
 
-ArchiveFile = Annotated[
-    str, Field(pattern=rf"^({TORCHSERVE_FOLDER}/)?[A-Za-z0-9][A-Za-z0-9._-]{{0,127}}$")
-]
+ArchiveFile = Annotated[str, Field(pattern=rf"^({TORCHSERVE_FOLDER}/)?[A-Za-z0-9][A-Za-z0-9._-]{{0,127}}$")]
 
 
 class Digests(BaseModel):

@@ -1,7 +1,7 @@
 """The commands that make models, and the one that shows what moves them: `python -m training`.
 
-`lesions`, `sex` and `growth` make a model; `exemplars` finds the real images that its units answer to; `export`
-writes it for another server.
+`lesions`, `sex` and `growth` make a model; `exemplars` finds the real images that its units answer to;
+`export` writes it for another server.
 """
 
 from __future__ import annotations

@@ -29,7 +29,9 @@ def export(
         found = _find(bundle)
         archive = write_archive(found, torchserve)
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
-    console.print(f"{archive}: {found.label}, SHA-256 {digest}", highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        f"{archive}: {found.label}, SHA-256 {digest}", highlight=False, markup=False, soft_wrap=True
+    )
 
 
 def _find(name: str) -> Bundle:

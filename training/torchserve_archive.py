@@ -22,7 +22,7 @@ _DAY = (1980, 1, 1, 0, 0, 0)
 _PLAIN_FILE = 0o100644 << 16
 # Folders of the work: what goes in, what comes out, and the archiver's own.
 _FILES, _PACKED, _WORK = "files", "packed", "work"
-_HANDLER_SOURCE = '''"""What TorchServe starts; the code is that of the package neurofv-service, which must be installed."""
+_HANDLER_SOURCE = '''"""What TorchServe starts; the code is that of the installed package neurofv-service."""
 
 import sys
 from pathlib import Path
@@ -107,16 +107,14 @@ def _archived(bundle: Bundle, scratch: Path) -> dict[str, bytes]:
 
 
 def _run_archiver(bundle: Bundle, scratch: Path) -> None:
-    """Run torch-model-archiver: its work folder is named after the model alone, so it gets a place of its own."""
+    """Run torch-model-archiver, whose work folder is named after the model alone: in a place of its own."""
     # Relative paths: it takes a comma in one for the end of it.
     command = [sys.executable, "-m", "model_archiver.model_packaging"]
     command += ["--model-name", bundle.manifest.name, "--version", str(bundle.manifest.version)]
     command += ["--handler", HANDLER, "--extra-files", _FILES]
     command += ["--archive-format", "zip-store", "--export-path", _PACKED]
     environment = os.environ | {"TMPDIR": str(scratch / _WORK)}
-    done = subprocess.run(
-        command, cwd=scratch, env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=scratch, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ArchiveNotWritten(f"torch-model-archiver ended with {done.returncode}: {last[:400]}")

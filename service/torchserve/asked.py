@@ -12,7 +12,7 @@ from service.errors import InvalidField
 
 _GZIP = b"\x1f\x8b"
 # The size of its header, with which a NIfTI-1 or NIfTI-2 file begins, in either order of bytes.
-_NIFTI = tuple(size.to_bytes(4, order) for size in (348, 540) for order in ("little", "big"))  # type: ignore[arg-type]
+_NIFTI = tuple(size.to_bytes(4, order) for size in (348, 540) for order in ("little", "big"))
 _LONGEST_NAME, _LONGEST_REASON = 64, 300
 
 
@@ -86,7 +86,7 @@ def read_call(fields: Mapping[str, Any]) -> Image | Wish:
 
 
 def _bytes(value: Any, name: str) -> bytes:
-    """Return the bytes of a field that TorchServe has taken for text, or for a JSON value that is no object."""
+    """Return the bytes of a field, which TorchServe may have taken for text or for JSON."""
     if isinstance(value, str):
         return value.encode()
     if isinstance(value, bytes | bytearray):

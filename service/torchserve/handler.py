@@ -37,8 +37,8 @@ from service.worker.run import Paused, Stopped, run
 # TorchServe computes on for callers who have left: no run takes the worker for longer.
 SECONDS = "NEUROFV_TORCHSERVE_SECONDS"
 _MOST_SECONDS = 900.0
-# A second message for Predictions over gRPC ends TorchServe's thread for this worker, which then never answers
-# again. A handler cannot tell that method from StreamPredictions, so the caller has to say which it is.
+# A second message for Predictions over gRPC ends TorchServe's thread for this worker, which then never
+# answers again. A handler cannot tell that method from StreamPredictions, so the caller has to say which.
 STREAMED = "stream"
 _NOT_STREAMED = (
     f"holds a request, whose events are streamed; call StreamPredictions, with the field named {STREAMED}"

@@ -89,7 +89,9 @@ class Stream:
         name = file.begin.id
         for offset in range(0, len(file.data), _CHUNK):
             data = file.data[offset : offset + _CHUNK]
-            self._again(vis.VisualizeResponse(volume_chunk=vis.VolumeChunk(id=name, offset=offset, data=data)))
+            self._again(
+                vis.VisualizeResponse(volume_chunk=vis.VolumeChunk(id=name, offset=offset, data=data))
+            )
         self._again(vis.VisualizeResponse(volume_end=vis.VolumeEnd(id=name)))
 
     def complete(self, event: vis.VisualizeResponse) -> bytes:
