@@ -51,6 +51,7 @@ CODES = {
 @pytest.fixture(scope="module")
 def native_later(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Stream]]:
     """REQUEST from the service itself, on as many threads; it runs while TorchServe starts."""
+    need_java()
     repository = tmp_path_factory.mktemp("repository")
     shutil.copytree(BUNDLE, repository / "lesion-shapes" / "1")
 
@@ -69,7 +70,6 @@ def native_later(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
 def torchserve(
     tmp_path_factory: pytest.TempPathFactory, native_later: Callable[[], Stream]
 ) -> Iterator[RunningTorchServe]:
-    need_java()
     folder = tmp_path_factory.mktemp("torchserve")
     exported = train("export", "lesion-shapes", "--torchserve", folder / "store")
     assert exported.exit_code == 0, exported.output
