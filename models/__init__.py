@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from models.bundle import Bundle, read_bundle
+from models.bundle import Bundle
 from models.errors import (
     BundleCorrupt,
     BundleInvalid,
@@ -10,11 +10,13 @@ from models.errors import (
     LayerNotFound,
     ModelError,
     ModelNotFound,
+    OnnxUnreadable,
 )
 from models.layers import Layer, layer_table
 from models.manifest import Manifest
 from models.prior import Prior
 from models.repository import Entry, Repository
+from models.verifying import read_bundle
 from models.writing import write_bundle
 
 ZOO = Path(__file__).parent / "zoo"
@@ -32,6 +34,7 @@ __all__ = [
     "Manifest",
     "ModelError",
     "ModelNotFound",
+    "OnnxUnreadable",
     "Prior",
     "Repository",
     "layer_table",

@@ -12,10 +12,11 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from models.bundle import MANIFEST as BUNDLE_MANIFEST
-from models.bundle import MAX_MANIFEST_BYTES, Bundle, verify
+from models.bundle import Bundle
 from models.errors import BundleCorrupt, BundleInvalid, bundle_label
 from models.files import read_plain
 from models.manifest import Digest, Name
+from models.verifying import MAX_MANIFEST_BYTES, verify
 
 HANDLER = "neurofv_handler.py"
 TORCHSERVE_FOLDER = "MAR-INF"

@@ -131,3 +131,39 @@ class ExportFailed(ModelError):
 
     def __str__(self) -> str:
         return f"ONNX export failed: {self.reason}"
+
+
+class OnnxUnreadable(ModelError):
+    """A model file is damaged, beyond the bounds, or no network of one volume.
+
+    Parameters
+    ----------
+    file : str
+        The file's name, without its folder.
+    reason : str
+        What is wrong and what to do about it.
+    """
+
+    def __init__(self, file: str, reason: str) -> None:
+        self.file, self.reason = file, reason
+        super().__init__(file, reason)
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.reason}"
+
+
+class OnnxUnsupported(ModelError):
+    """An ONNX model holds what cannot be translated.
+
+    Parameters
+    ----------
+    problems : sequence of str
+        Every one that was found, each with its node and operator where there is one.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
+        return "the ONNX model cannot be translated: " + "; ".join(self.problems)

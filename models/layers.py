@@ -120,10 +120,11 @@ class _Surveyor(fx.Interpreter):
         if isinstance(value, torch.Tensor):
             self.shapes[n] = value.shape
         self.views[n] = self._view(n, value)
-        if n.op == "call_module" and isinstance(value, torch.Tensor):
+        # What says nothing of the input, such as its shape, is no layer.
+        if n.op == "call_module" and _is_activation(value) and not self.views[n].constant:
             name = str(n.target)
             # A module that is used twice is listed once, where it is used first.
-            kind = type(self.fetch_attr(name)).__name__
+            kind = self.fetch_attr(name)._get_name()
             self.found.setdefault(name, (name, kind, value.shape, self.views[n]))
         return value
 
@@ -142,6 +143,10 @@ class _Surveyor(fx.Interpreter):
         if n.op == "call_module":
             return follow_module(self.fetch_attr(str(n.target)), views, shapes)
         return follow_function(n, views, shapes)
+
+
+def _is_activation(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
 
 
 def _is_size(value: Any) -> bool:
@@ -172,8 +177,8 @@ def _survey_by_running(network: nn.Module, input_shape: Sequence[int]) -> list[F
     everything = View.of_everything(len(input_shape))
 
     def note(name: str, module: nn.Module, output: Any) -> None:
-        if isinstance(output, torch.Tensor):
-            found.setdefault(name, (name, type(module).__name__, output.shape, everything))
+        if _is_activation(output):
+            found.setdefault(name, (name, module._get_name(), output.shape, everything))
 
     for name, module in twin.named_modules():
         if name and not any(module.children()):

@@ -9,6 +9,8 @@ import nibabel
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from models.normalization import Normalization
+
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9._-]{0,62})$"
 FILE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 
@@ -17,6 +19,10 @@ FileName = Annotated[str, Field(pattern=FILE_PATTERN)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, Field(min_length=1)]
 Row = tuple[float, float, float, float]
+
+
+def _is_none(value: object) -> bool:
+    return value is None
 
 
 class _Frozen(BaseModel):
@@ -36,60 +42,6 @@ class Architecture(_Frozen):
 
     name: Name
     hyperparameters: dict[str, JsonValue] = {}
-
-
-class Normalization(_Frozen):
-    """From an image's own intensities to model units and back.
-
-    With ``q`` the given quantile of the image's nonzero voxels, ``model = image / q`` and ``image = model *
-    q``.
-
-    Attributes
-    ----------
-    kind : "quantile"
-        The only kind of this schema version.
-    quantile : float
-        Between 0 and 1, both excluded.
-    voxels : "nonzero"
-        Which voxels the quantile is taken over.
-    forward, inverse : str
-        The two formulas, for readers of the JSON.
-    """
-
-    kind: Literal["quantile"] = "quantile"
-    quantile: float = Field(gt=0, lt=1)
-    voxels: Literal["nonzero"] = "nonzero"
-    forward: Literal["model = image / q"] = "model = image / q"
-    inverse: Literal["image = model * q"] = "image = model * q"
-
-    def scale(self, image: np.ndarray) -> float:
-        """Return ``q`` of an image.
-
-        Parameters
-        ----------
-        image : numpy.ndarray
-            Intensities in the scanner's units, any shape.
-
-        Returns
-        -------
-        float
-            What to divide by to reach model units.
-
-        Raises
-        ------
-        ValueError
-            If the image holds NaN or infinity, is zero everywhere, or its quantile is not positive.
-        """
-        values = np.asarray(image)
-        if not np.isfinite(values).all():
-            raise ValueError("the image holds NaN or infinite voxels; replace them before normalizing")
-        values = values[values != 0]
-        if not values.size:
-            raise ValueError("the image is zero everywhere; give one with a brain in it")
-        q = float(np.quantile(values, self.quantile))
-        if q <= 0:
-            raise ValueError(f"quantile {self.quantile} of the image's nonzero voxels is {q}, not positive")
-        return q
 
 
 class InputSpace(_Frozen):
@@ -235,8 +187,41 @@ class Evaluation(_Frozen):
     figures: dict[str, Interval] = Field(default={}, exclude_if=lambda figures: not figures)
 
 
+class Import(_Frozen):
+    """Where a network came from that was trained elsewhere.
+
+    Attributes
+    ----------
+    source : str
+        What was imported, e.g. ``"ONNX model tumor.onnx"``; a file's name, never its path.
+    sha256 : str
+        Of the imported file, in hex.
+    producer : str
+        Who wrote it, e.g. ``"pytorch 2.13.0"``; empty if it does not say.
+    opset : int
+        Version of ONNX's operators that it uses.
+    agreement : float
+        Largest absolute difference from ONNX Runtime's output on random volumes.
+    software : dict of str
+        Versions by package, at import.
+    cohort : str
+        Which images the prior was measured on; empty if there was none but the reference.
+    """
+
+    source: Text
+    sha256: Digest
+    producer: str
+    opset: int
+    agreement: float
+    software: dict[str, str]
+    cohort: str = ""
+
+
 class Manifest(_Frozen):
     """Everything that ``bundle.json`` says.
+
+    A network that was trained here says how, and how good it is; one that was imported says where it came
+    from, and has classes only if it is a classifier.
 
     Attributes
     ----------
@@ -249,13 +234,15 @@ class Manifest(_Frozen):
     input : InputSpace
         What it reads.
     classes : tuple of str
-        Names in the order of the logits.
+        Names in the order of the logits; none if the network is no classifier.
     classifier_layer : str
-        The layer whose output are the logits, before any softmax.
-    training : Training
-        Provenance.
-    evaluation : Evaluation
-        Figures on held-out subjects.
+        The layer whose output are the logits, before any softmax; empty without classes.
+    training : Training or None
+        Provenance of a network that was trained here.
+    evaluation : Evaluation or None
+        Figures on held-out subjects, of such a network.
+    imported : Import or None
+        Provenance of a network that was trained elsewhere.
     license, intended_use, not_for : str
         Terms and purpose.
     files : dict of str
@@ -267,10 +254,11 @@ class Manifest(_Frozen):
     version: int = Field(ge=1)
     architecture: Architecture
     input: InputSpace
-    classes: tuple[Text, ...] = Field(min_length=2)
-    classifier_layer: Text
-    training: Training
-    evaluation: Evaluation
+    classes: tuple[Text, ...] = ()
+    classifier_layer: str = ""
+    training: Training | None = Field(default=None, exclude_if=_is_none)
+    evaluation: Evaluation | None = Field(default=None, exclude_if=_is_none)
+    imported: Import | None = Field(default=None, exclude_if=_is_none)
     license: Text
     intended_use: Text
     not_for: Text
@@ -280,7 +268,11 @@ class Manifest(_Frozen):
     def _classes_agree(self) -> Manifest:
         if len(set(self.classes)) != len(self.classes):
             raise ValueError(f"classes must differ from each other, got {', '.join(self.classes)}")
-        for field in ("per_class", "logit_quantiles"):
+        if len(self.classes) == 1 or bool(self.classes) != bool(self.classifier_layer):
+            raise ValueError("classes (two or more) and classifier_layer go together; give both or neither")
+        if (self.training is None) == (self.imported is None) or (self.training and not self.evaluation):
+            raise ValueError("must have either training and evaluation, or imported")
+        for field in ("per_class", "logit_quantiles") if self.evaluation else ():
             unknown = sorted(set(getattr(self.evaluation, field)) - set(self.classes))
             if unknown:
                 raise ValueError(f"evaluation.{field} names unknown classes: {', '.join(unknown)}")

@@ -7,9 +7,10 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.bundle import Bundle, read_bundle
+from models.bundle import Bundle
 from models.errors import BundleCorrupt, BundleInvalid, ModelError, ModelNotFound
 from models.manifest import NAME_PATTERN
+from models.verifying import read_bundle
 
 _VERSION_PATTERN = r"^[1-9][0-9]{0,8}$"
 _Stamp = tuple[tuple[str, int, int, int], ...]

@@ -11,7 +11,7 @@ import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import fx, nn
@@ -162,10 +162,54 @@ def _linear(_: Any, view: View, shapes: Shapes) -> View:
     return view if len(shapes.inputs[0]) == 2 else view.widened()
 
 
+def follow_upsampling(view: View, windows: Sequence[Window]) -> View:
+    """Return the view behind an operation that makes a finer grid.
+
+    Parameters
+    ----------
+    view : View
+        Before it.
+    windows : sequence of Window
+        For each axis how many new positions the last one that sees an old one lies behind it (`before`) and
+        the first one before it (`after`), and how many new positions there are per old one (`stride`).
+
+    Returns
+    -------
+    View
+        Sees everything where the old positions do not lie that many input voxels apart.
+    """
+    if len(windows) != len(view.stride) or any(
+        s % w.stride for s, w in zip(view.stride, windows, strict=True)
+    ):
+        return view.widened()
+    stride = tuple(s // w.stride for s, w in zip(view.stride, windows, strict=True))
+    return replace(
+        view,
+        stride=stride,
+        low=tuple(lo - s * w.before for lo, s, w in zip(view.low, stride, windows, strict=True)),
+        high=tuple(hi + s * w.after for hi, s, w in zip(view.high, stride, windows, strict=True)),
+    )
+
+
+def _transposed_convolution(module: Any, view: View, shapes: Shapes) -> View:
+    figures = zip(module.kernel_size, module.stride, module.padding, module.dilation, strict=True)
+    # Position i of the input reaches those from i * stride - padding on, as far as the kernel goes.
+    return follow_upsampling(view, [Window(d * (k - 1) - p, p, s) for k, s, p, d in figures])
+
+
+@runtime_checkable
+class Follows(Protocol):
+    """A module that is not torch's own and says what a position of its output sees."""
+
+    def follow(self, views: Sequence[View], shapes: Shapes) -> View:
+        """Return the view behind it; see `follow_module`."""
+
+
 ModuleRule = Callable[[Any, View, Shapes], View]
 
 MODULE_RULES: list[tuple[tuple[type[nn.Module], ...], ModuleRule]] = [
     ((nn.Conv1d, nn.Conv2d, nn.Conv3d), _convolution),
+    ((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), _transposed_convolution),
     ((nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d), _pooling),
     ((nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d), _adaptive_pooling),
     ((nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d), _adaptive_pooling),
@@ -175,6 +219,7 @@ MODULE_RULES: list[tuple[tuple[type[nn.Module], ...], ModuleRule]] = [
         _pointwise,
     ),
     ((nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Softsign, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid), _pointwise),
+    ((nn.Threshold,), _pointwise),
     ((nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout), _pointwise),
     ((nn.Softmax, nn.LogSoftmax), _over_channels),
     ((nn.Flatten,), _per_position),
@@ -219,6 +264,9 @@ def follow_module(module: nn.Module, views: Sequence[View], shapes: Shapes) -> V
     View
         Sees everything if there is no rule for the module's type.
     """
+    if isinstance(module, Follows):
+        # It says so itself: a whole input can still be no data, as a shape, or leave a position local.
+        return module.follow(views, shapes)
     if views[0].whole or len(views) > 1:
         return views[0].widened()
     # Exact types only: a subclass may compute something else.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import safetensors.torch
@@ -15,10 +17,11 @@ from torch import nn
 
 from models import bundle as layout
 from models import reference as reference_image
-from models.bundle import Bundle, read_bundle, verify
+from models.bundle import Bundle
 from models.errors import BundleInvalid
 from models.manifest import Manifest
 from models.prior import Prior
+from models.verifying import read_bundle, verify
 
 
 def write_bundle(
@@ -29,7 +32,8 @@ def write_bundle(
     prior: Mapping[str, torch.Tensor],
     card: str,
     *,
-    onnx: bool = True,
+    graph: Mapping[str, Any] | None = None,
+    onnx: bool | bytes = True,
     overwrite: bool = False,
 ) -> Bundle:
     """Write a bundle and read it back.
@@ -51,8 +55,11 @@ def write_bundle(
         A `Prior`, or the tensors of one.
     card : str
         The model card, Markdown.
-    onnx : bool
+    graph : mapping, optional
+        Of an imported network, as `models.onnx_graph.translate.translate` writes it.
+    onnx : bool or bytes
         Whether to write ``model.onnx`` too, checked against torch; needs the packages onnx and onnxruntime.
+        The bytes of an imported model are written as they are.
     overwrite : bool
         Whether an existing bundle may be replaced.
 
@@ -80,10 +87,10 @@ def write_bundle(
     try:
         staged = scratch / "new"
         staged.mkdir()
-        _fill(staged, manifest, _parts(manifest, network, reference, prior, card))
+        _fill(staged, manifest, _parts(manifest, network, reference, prior, card, graph))
         fresh = verify(staged, f"{manifest.name}/{manifest.version}")
         if onnx:
-            _add_onnx(fresh)
+            _add_onnx(fresh, onnx)
         _swap(staged, target, scratch / "old")
     finally:
         shutil.rmtree(scratch)
@@ -96,6 +103,7 @@ def _parts(
     reference: nibabel.Nifti1Image,
     prior: Mapping[str, torch.Tensor],
     card: str,
+    graph: Mapping[str, Any] | None,
 ) -> dict[str, bytes]:
     """Turn every part into the bytes of its file."""
     state, tensors = _owned(network.state_dict()), _owned(prior)
@@ -109,11 +117,16 @@ def _parts(
     except ValueError as error:
         raise BundleInvalid(label, layout.REFERENCE, str(error)) from error
     return {
+        **({} if graph is None else {layout.GRAPH: _canonical(graph)}),
         layout.WEIGHTS: safetensors.torch.save(state),
         layout.REFERENCE: picture,
         layout.PRIOR: safetensors.torch.save(tensors),
         layout.CARD: card.encode(),
     }
+
+
+def _canonical(graph: object) -> bytes:
+    return (json.dumps(graph, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
 
 
 def _owned(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -131,11 +144,14 @@ def _fill(folder: Path, manifest: Manifest, parts: Mapping[str, bytes]) -> None:
     (folder / layout.MANIFEST).write_bytes(manifest.model_copy(update={"files": files}).to_json())
 
 
-def _add_onnx(bundle: Bundle) -> None:
-    """Export the network as the bundle holds it, so that what is checked is what is shipped."""
-    from models.onnx_export import export_onnx
+def _add_onnx(bundle: Bundle, given: bool | bytes) -> None:
+    """Add the ONNX model, exported from the network as the bundle holds it: what is checked is shipped."""
+    if isinstance(given, bytes):
+        model = given
+    else:
+        from models.onnx_export import export_onnx
 
-    model = export_onnx(bundle.network(), bundle.manifest.input.shape)
+        model = export_onnx(bundle.network(), bundle.manifest.input.shape)
     (bundle.path / layout.ONNX).write_bytes(model)
     files = {**bundle.manifest.files, layout.ONNX: hashlib.sha256(model).hexdigest()}
     manifest = bundle.manifest.model_copy(update={"files": files})

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import JsonValue
 
-from models.manifest import Interval, Manifest
+from models.manifest import Evaluation, Interval, Manifest, Training
 from training.task import Wording
 
 
@@ -38,6 +38,9 @@ def write_card(manifest: Manifest, wording: Wording) -> str:
     str
         Markdown. Its figures are the manifest's.
     """
+    training, evaluation = manifest.training, manifest.evaluation
+    assert training is not None
+    assert evaluation is not None
     return "\n\n".join(
         [
             f"# {manifest.name}, version {manifest.version}",
@@ -46,11 +49,11 @@ def write_card(manifest: Manifest, wording: Wording) -> str:
             manifest.intended_use,
             f"**Not for:** {manifest.not_for}",
             "## Data",
-            _data(manifest, wording),
+            _data(training, wording),
             "## Training",
-            _recipe(manifest),
+            _recipe(training),
             "## Evaluation",
-            _evaluation(manifest, wording),
+            _evaluation(manifest.classes, evaluation, wording),
             "## License",
             f"{manifest.license}\n",
         ]
@@ -67,24 +70,23 @@ def _what(manifest: Manifest, wording: Wording) -> str:
         f"that {wording.purpose}. Classes, in the order of the logits: {', '.join(manifest.classes)}. The "
         f"logits are the output of `{manifest.classifier_layer}`, before any softmax.\n\n"
         f"Input: {shape} voxels of {size} mm, orientation {space.orientation}, space {space.space}. Model "
-        f"units are the image divided by the {space.normalization.quantile} quantile of its nonzero voxels, "
+        f"units are {space.normalization.words}, "
         f"within {space.intensity_range[0]:g} to {space.intensity_range[1]:g}."
     )
 
 
-def _data(manifest: Manifest, wording: Wording) -> str:
-    training = manifest.training
+def _data(training: Training, wording: Wording) -> str:
     division = wording.division.format(
         train=len(training.subjects_train), test=len(training.subjects_test), seed=training.seed
     )
     return f"{training.data} License: {training.license}.\n\n{division}"
 
 
-def _recipe(manifest: Manifest) -> str:
-    facts = dict(manifest.training.recipe)
+def _recipe(training: Training) -> str:
+    facts = dict(training.recipe)
     phases = facts.pop("phases", [])
     lines = [f"- {name.replace('_', ' ')}: {_plain(value)}" for name, value in facts.items()]
-    software = ", ".join(f"{name} {version}" for name, version in manifest.training.software.items())
+    software = ", ".join(f"{name} {version}" for name, version in training.software.items())
     parts = ["\n".join([*lines, f"- software: {software}"])]
     rows = [row for row in phases if isinstance(row, dict)] if isinstance(phases, list) else []
     if rows:
@@ -101,8 +103,7 @@ def _plain(value: JsonValue) -> str:
     return str(value)
 
 
-def _evaluation(manifest: Manifest, wording: Wording) -> str:
-    facts = manifest.evaluation
+def _evaluation(names: Sequence[str], facts: Evaluation, wording: Wording) -> str:
     figures = [("network", _percent(facts.accuracy), str(facts.accuracy.n))]
     figures += [(name, _percent(value), str(value.n)) for name, value in facts.baselines.items()]
     quantiles = facts.logit_quantiles
@@ -112,7 +113,7 @@ def _evaluation(manifest: Manifest, wording: Wording) -> str:
             _percent(facts.per_class[name]),
             *(f"{quantiles[name][level]:.2f}" for level in ("0.05", "0.5", "0.95")),
         )
-        for name in manifest.classes
+        for name in names
     ]
     intro = wording.evaluation.format(
         level=f"{facts.accuracy.level:.0%}", method=facts.accuracy.method, chance=f"{facts.chance:.1%}"

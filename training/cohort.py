@@ -11,10 +11,10 @@ import nibabel
 import numpy as np
 from rich.progress import track
 
-from models.manifest import Normalization
+from models.normalization import Quantile
 from training.participants import CohortError, read_participants
 
-NORMALIZATION = Normalization(quantile=0.995)
+NORMALIZATION = Quantile(quantile=0.995)
 """How images become model units: bright tissue lies near 1."""
 INTENSITY_RANGE = (0.0, 1.1)
 """Model units that a brain may take; brighter voxels are clipped."""
@@ -133,8 +133,7 @@ def normalize(image: np.ndarray) -> np.ndarray:
     numpy.ndarray
         float32 `image / q`, clipped to `INTENSITY_RANGE`, with the `q` of `NORMALIZATION`.
     """
-    data = np.asarray(image, np.float32)
-    return np.clip(data / np.float32(NORMALIZATION.scale(data)), *INTENSITY_RANGE)
+    return np.clip(NORMALIZATION.apply(image), *INTENSITY_RANGE)
 
 
 def _load(path: Path, subject: str) -> tuple[np.ndarray, np.ndarray]:

@@ -112,6 +112,7 @@ def announce(progress: Progress, phase: Phase, where: str = "") -> Report:
 def print_figures(bundle: Bundle) -> None:
     """Print a bundle's figures and where it lies."""
     facts = bundle.manifest.evaluation
+    assert facts is not None  # whoever prints has just measured them
     table = Table(title=f"{bundle.label} on subjects it never saw (chance {facts.chance:.1%})")
     for head in ("what", "value", "95 % interval", "n"):
         table.add_column(head, justify="left" if head == "what" else "right")

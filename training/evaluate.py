@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
 from rich.progress import track
-from torch import Tensor, nn
+from torch import nn
 
 from models.manifest import Interval
+from models.statistics import UnitStatistics, watched
 from training.intervals import accuracy_interval
 
 LogitLevel = Literal["0.05", "0.5", "0.95"]
@@ -72,25 +72,6 @@ class Trials:
         return np.asarray(self.logits.argmax(axis=1) == self.labels)
 
 
-@contextmanager
-def watched(network: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """Keep the latest output of every convolution and linear layer; the hooks are removed at the end."""
-    outputs: dict[str, Tensor] = {}
-    handles = []
-    for name, module in network.named_modules():
-        if isinstance(module, (nn.Conv3d, nn.Linear)):
-
-            def keep(_module: nn.Module, _inputs: object, output: Tensor, name: str = name) -> None:
-                outputs[name] = output
-
-            handles.append(module.register_forward_hook(keep))
-    try:
-        yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 @torch.no_grad()
 def evaluate(
     network: nn.Module,
@@ -122,24 +103,20 @@ def evaluate(
     network.eval()
     rows: list[tuple[int, int]] = []
     logits: list[np.ndarray] = []
-    means: dict[str, list[np.ndarray]] = {}
-    maxima: dict[str, list[np.ndarray]] = {}
+    units = UnitStatistics()
     with watched(network) as outputs:
         for row, label, volume in track(
             images, "held-out brains", total=total, disable=not show, transient=True
         ):
             rows.append((row, label))
             logits.append(network(torch.from_numpy(volume)[None, None])[0].numpy())
-            for name, output in outputs.items():
-                flat = output[0].reshape(output.shape[1], -1)
-                means.setdefault(name, []).append(flat.mean(dim=1).numpy())
-                maxima.setdefault(name, []).append(flat.amax(dim=1).numpy())
+            units.add(outputs)
     subjects, labels = np.array(rows).T
     return Trials(
         subjects=subjects,
         labels=labels,
         logits=np.stack(logits),
-        means={name: np.stack(values) for name, values in means.items()},
-        maxima={name: np.stack(values) for name, values in maxima.items()},
+        means={name: np.stack(values) for name, values in units.means.items()},
+        maxima={name: np.stack(values) for name, values in units.maxima.items()},
         classes=classes,
     )

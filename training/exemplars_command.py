@@ -64,7 +64,7 @@ def exemplars(
     with errors_told():
         check_empty(out)
         read = read_bundle(bundle)
-        chosen_layer = read.layer(layer or read.manifest.classifier_layer)
+        chosen_layer = read.layer(layer or read.manifest.classifier_layer or read.layers()[-1].name)
         units = _units(chosen_layer, unit)
         brains = read_cohort(cohort, description, show=True)
         chosen = choose_subjects(read, brains, subjects.value if subjects else "")

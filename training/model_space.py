@@ -54,6 +54,10 @@ def choose_subjects(bundle: Bundle, cohort: Cohort, which: str = "") -> Chosen:
         If held-out subjects are asked for and the cohort has none.
     """
     training = bundle.manifest.training
+    if training is None:
+        return Chosen(
+            cohort.subjects, f"all {len(cohort.subjects)} subjects; who trained {bundle.label} is not known"
+        )
     held_out = tuple(subject for subject in cohort.subjects if subject in training.subjects_test)
     if held_out and which != "all":
         return Chosen(held_out, f"{len(held_out)} subjects that {bundle.label} never saw")
@@ -123,7 +127,7 @@ def into_model_space(bundle: Bundle, cohort: Cohort) -> Convert:
     space = bundle.manifest.input
     if space.normalization != NORMALIZATION:
         raise CohortError(
-            f"{bundle.label}: normalizes by quantile {space.normalization.quantile}, a cohort is read with "
+            f"{bundle.label}: takes {space.normalization.words}, a cohort is read with "
             f"{NORMALIZATION.quantile}; train the bundle with this version"
         )
     if UNKNOWN not in (space.space, cohort.space) and space.space != cohort.space:

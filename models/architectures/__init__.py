@@ -18,9 +18,11 @@ from models.architectures.sfcn import SFCN
 from models.architectures.ukb import UKBNetA, UKBNetB
 from models.architectures.volume_net import VolumeNet
 from models.errors import BundleInvalid
+from models.onnx_graph import OnnxNetwork
 
 REGISTRY: dict[str, Callable[..., nn.Module]] = {
     "lesion-net": LesionNet,
+    "onnx": OnnxNetwork,
     "resnet": ResNet,
     "sfcn": SFCN,
     "ukb-a": UKBNetA,

@@ -92,7 +92,7 @@ def check_same_input(bundle: Bundle, other: Bundle) -> None:
     Raises
     ------
     InvalidField
-        Its grid or its normalization is another.
+        Its grid or its normalization is another, or it is no classifier.
     """
     mine, theirs = bundle.manifest.input, other.manifest.input
     same_grid = mine.shape == theirs.shape and np.allclose(mine.affine, theirs.affine, atol=1e-3)
@@ -100,6 +100,9 @@ def check_same_input(bundle: Bundle, other: Bundle) -> None:
         rule = (
             f"reads another grid or normalization than {label(bundle)}; name a model of the same input space"
         )
+        raise InvalidField("comparisons.transfer_model", rule)
+    if not other.manifest.classes:
+        rule = f"is {label(other)}, which has no classes to answer with; name a classifier"
         raise InvalidField("comparisons.transfer_model", rule)
 
 

@@ -79,7 +79,7 @@ def _read(data: bytes, manifest: Manifest, mask: np.ndarray, field: str, max_byt
         volume = _resampled(volume, affine, space.shape, grid)
     _check_place(volume, manifest, mask, field)
     low, high = space.intensity_range
-    scaled: np.ndarray = np.clip(volume / np.float32(space.normalization.scale(volume)), low, high)
+    scaled: np.ndarray = np.clip(space.normalization.apply(volume), low, high)
     return scaled
 
 

@@ -148,7 +148,8 @@ def _judge_term(
     if isinstance(unit, engine.ClassLogit):
         # A logit is held against the images of its own class: the others hardly reach it.
         manifest = plan.bundle.manifest
-        own = manifest.evaluation.logit_quantiles.get(manifest.classes[unit.channel])
+        known_classes = manifest.evaluation.logit_quantiles if manifest.evaluation else {}
+        own = known_classes.get(manifest.classes[unit.channel])
         found.real_p95 = own["0.95"] if own else found.real_p95
     return found
 

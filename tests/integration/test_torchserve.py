@@ -100,7 +100,7 @@ def test_predicts_over_rest_and_grpc_what_the_bundles_network_says(
     bundle = read_bundle(BUNDLE)
     space = bundle.manifest.input
     volume = bundle.reference().get_fdata(dtype=np.float32)
-    volume = np.clip(volume / np.float32(space.normalization.scale(volume)), *space.intensity_range)
+    volume = np.clip(space.normalization.apply(volume), *space.intensity_range)
     with torch.no_grad():
         wanted = bundle.network()(torch.from_numpy(volume)[None, None])[0].softmax(0).tolist()
 

@@ -36,7 +36,7 @@ def facts() -> dict[str, Any]:
             "affine": AFFINE.tolist(),
             "orientation": "LAS",
             "space": "MNI152NLin6Asym",
-            "normalization": {"quantile": 0.995},
+            "normalization": {"kind": "quantile", "quantile": 0.995},
             "intensity_range": (0.0, 1.1),
         },
         "classes": CLASSES,

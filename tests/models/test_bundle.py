@@ -30,9 +30,9 @@ from models import (
     write_bundle,
 )
 from models.architectures import REGISTRY, build
-from models.bundle import MAX_MANIFEST_BYTES
 from models.manifest import Manifest
 from models.reference import decode
+from models.verifying import MAX_MANIFEST_BYTES
 
 FILES = [
     "MODEL_CARD.md",

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from models import Manifest
-from models.manifest import Normalization
+from models.normalization import Quantile
 
 
 def test_json_is_canonical(manifest: Manifest) -> None:
@@ -35,7 +35,7 @@ def test_names_that_are_no_folder_names_are_refused(manifest_facts: dict[str, An
 @given(st.lists(st.floats(0.5, 1000), min_size=1, max_size=50), st.floats(0.01, 0.99))
 def test_normalization_brings_the_quantile_to_one(values: list[float], quantile: float) -> None:
     image = np.array([0.0, 0.0, *values])
-    q = Normalization(quantile=quantile).scale(image)
+    q = Quantile(quantile=quantile).scale(image)
     model = image / q
     assert np.quantile(model[model != 0], quantile) == pytest.approx(1)
     assert np.allclose(model * q, image)
@@ -52,4 +52,4 @@ def test_normalization_brings_the_quantile_to_one(values: list[float], quantile:
 )
 def test_an_image_without_a_scale_is_refused(image: list[float], match: str) -> None:
     with pytest.raises(ValueError, match=match):
-        Normalization(quantile=0.995).scale(np.array(image))
+        Quantile(quantile=0.995).scale(np.array(image))

@@ -65,7 +65,7 @@ def person(cohort_dir: Path) -> bytes:
 @pytest.fixture(scope="module")
 def on_grid(person: bytes) -> np.ndarray:
     data = nibabel.Nifti1Image.from_bytes(person).get_fdata(dtype=np.float32)
-    return np.clip(data / SPACE.normalization.scale(data), *SPACE.intensity_range)
+    return np.clip(SPACE.normalization.apply(data), *SPACE.intensity_range)
 
 
 def _term(unit: str, more: str = "") -> str:

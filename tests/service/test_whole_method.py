@@ -77,7 +77,7 @@ def _answers(volume: np.ndarray) -> dict[str, np.ndarray]:
 
 def _on_grid(nifti: bytes) -> np.ndarray:
     data = nibabel.Nifti1Image.from_bytes(nifti).get_fdata(dtype=np.float32)
-    return np.clip(data / np.float32(SPACE.normalization.scale(data)), LOW, HIGH)
+    return np.clip(SPACE.normalization.apply(data), LOW, HIGH)
 
 
 def _named(volume: np.ndarray) -> bytes:

@@ -8,11 +8,12 @@ import pytest
 from typer.testing import Result
 
 from models import Bundle, read_bundle
+from models.statistics import LEVELS
 from tests.commands import train
 from training.cohort import Cohort
 from training.lesions.brains import paintable
 from training.lesions.shapes import CLASSES
-from training.statistics import LEVELS, brain_mask
+from training.statistics import brain_mask
 
 
 def _run(*arguments: str | Path) -> Result:

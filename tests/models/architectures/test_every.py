@@ -43,7 +43,8 @@ def leaves(network: nn.Module) -> dict[str, nn.Module]:
 
 
 def test_every_architecture_is_tested() -> None:
-    assert set(SMALL) == set(REGISTRY)
+    # Imported networks have tests of their own, in tests/models/onnx_graph.
+    assert set(SMALL) == set(REGISTRY) - {"onnx"}
 
 
 @pytest.mark.parametrize("name", SMALL)

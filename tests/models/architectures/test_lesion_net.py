@@ -34,7 +34,7 @@ def test_no_activation_works_in_place() -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(BundleInvalid, match="'vgg' is not registered; use one of: lesion-net, resnet, sfcn"):
+    with pytest.raises(BundleInvalid, match="'vgg' is not registered; use one of: lesion-net, onnx, resnet"):
         build("vgg")
 
 

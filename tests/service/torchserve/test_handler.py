@@ -1,5 +1,6 @@
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -95,6 +96,17 @@ def test_no_run_takes_the_worker_for_longer_than_allowed(call: Call, monkeypatch
     assert event.completed.evaluation.stop_reason == vis.STOP_REASON_TIME
     assert event.completed.provenance.request.stopping.seconds == 0.01
     assert len(call.sent) < 30
+
+
+def test_a_model_without_classes_predicts_nothing(call: Call) -> None:
+    served = Handler()
+    served.initialize(call.context)
+    bundle = served.model.bundle
+    manifest = bundle.manifest.model_copy(update={"classes": (), "classifier_layer": ""})
+    served.model = replace(served.model, bundle=replace(bundle, manifest=manifest))
+    image = (bundle.path / "reference.nii.gz").read_bytes()
+    with pytest.raises(PredictionException, match="body cannot be predicted: lesion-shapes/1 has no classes"):
+        served.handle([{"body": image}], call.context)
 
 
 def test_an_archive_that_was_altered_is_not_loaded(call: Call) -> None:

@@ -1,0 +1,259 @@
+"""From an ONNX model to a bundle: translated, compared with ONNX Runtime, measured on images."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import torch
+from nibabel.affines import voxel_sizes
+
+from models.bundle import IMPORTED, Bundle
+from models.errors import OnnxUnreadable
+from models.importing.card import write_card
+from models.importing.facts import Facts
+from models.importing.images import Images, read_images
+from models.layers import Layer, layer_table
+from models.manifest import Architecture, Import, InputSpace, Manifest
+from models.onnx_graph.agreement import agreement, freed
+from models.onnx_graph.network import OnnxNetwork, loaded
+from models.onnx_graph.reading import Source, read_onnx
+from models.onnx_graph.translate import Translation, translate
+from models.prior import Prior
+from models.statistics import UnitStatistics, assumed_deviation, foreground, measure_prior, watched
+from models.writing import write_bundle
+
+# Layers whose units are measured on the cohort, beside the output's: others follow from them.
+_MEASURED = ("Conv3d", "ConvTranspose3d", "Linear", "Conv", "ConvTranspose", "Gemm", "MatMul")
+# What may stand behind the logits and keeps their number.
+_BEHIND_LOGITS = frozenset({"Softmax", "LogSoftmax", "Sigmoid", "Identity"})
+MAX_ACTIVATION_BYTES = 1 << 33
+"""Most bytes of the layers' outputs together, for one volume."""
+
+Track = Callable[[Iterable[np.ndarray], str, int], Iterable[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class _Imported:
+    """A network that was translated and agrees with its source."""
+
+    source: Source
+    translation: Translation
+    network: OnnxNetwork
+    layers: tuple[Layer, ...]
+    agreement: float
+
+
+def import_onnx(
+    path: str | Path,
+    repository: str | Path,
+    facts: Facts,
+    reference: str | Path,
+    cohort: str | Path | None = None,
+    *,
+    origin: str = "",
+    overwrite: bool = False,
+    track: Track = lambda images, _what, _total: images,
+) -> Bundle:
+    """Make a bundle of an ONNX model.
+
+    Parameters
+    ----------
+    path : str or Path
+        The model; its external data lie beside it.
+    repository : str or Path
+        Where the bundle goes: ``<repository>/<name>/<version>``.
+    facts : Facts
+        What its owner says of it.
+    reference : str or Path
+        The mean training image, or any image as the network reads them: NIfTI or MGH, the scanner's units.
+    cohort : str or Path, optional
+        A folder of images as the network reads them. Without it nothing is known of how units answer to real
+        images, and results are not compared with them.
+    origin : str
+        Where the model came from, for the manifest; by default its file's name.
+    overwrite : bool
+        Whether an existing bundle may be replaced.
+    track : callable
+        Shows progress over an iterable, given what is done and how many there are.
+
+    Returns
+    -------
+    Bundle
+        Verified. If anything fails, no bundle is left.
+
+    Raises
+    ------
+    OnnxUnreadable, OnnxUnsupported
+        If the model cannot be read or translated, or computes something else than in ONNX Runtime.
+    ImageUnusable
+        If an image cannot be used.
+    BundleInvalid
+        If the parts do not fit each other, or the bundle exists.
+    """
+    source = read_onnx(path)
+    images = read_images(
+        Path(reference), None if cohort is None else Path(cohort), facts.normalization, _shape(source, facts)
+    )
+    space = _space(images, facts)
+    imported = _translated(source, space, next(iter(images.model_units(space))), facts.tolerance)
+    classifier, classes = _classes(imported, facts)
+    manifest = Manifest(
+        name=facts.name,
+        version=facts.version,
+        architecture=Architecture(name=IMPORTED),
+        input=space,
+        classes=classes,
+        classifier_layer=classifier,
+        imported=_provenance(imported, Path(path), origin, images),
+        license=facts.license,
+        intended_use=facts.intended_use,
+        not_for=facts.not_for,
+    )
+    prior, mean = _prior(imported, images, space, track)
+    return write_bundle(
+        Path(repository) / facts.name / str(facts.version),
+        manifest,
+        imported.network,
+        mean,
+        prior,
+        write_card(manifest, imported.layers, images.known),
+        graph=imported.translation.graph,
+        onnx=source.model.SerializeToString(deterministic=True),
+        overwrite=overwrite,
+    )
+
+
+def _shape(source: Source, facts: Facts) -> tuple[int, int, int] | None:
+    """Return the volume's shape, as far as the owner or the file says it."""
+    declared = source.input_shape[2:]
+    asked = facts.input_shape
+    if asked is None:
+        x, y, z = declared
+        return None if x is None or y is None or z is None else (x, y, z)
+    if any(known not in (None, size) for known, size in zip(declared, asked, strict=True)):
+        shown = " x ".join("?" if size is None else str(size) for size in declared)
+        raise OnnxUnreadable(
+            source.file, f"reads volumes of {shown} voxels, but --input-shape says {asked}; they must agree"
+        )
+    return asked
+
+
+def _space(images: Images, facts: Facts) -> InputSpace:
+    reference = images.reference
+    affine = np.asarray(reference.affine)
+    x, y, z = reference.shape
+    sizes = tuple(float(size) for size in voxel_sizes(affine))
+    return InputSpace(
+        shape=(x, y, z),
+        voxel_size_mm=sizes,
+        affine=affine.tolist(),
+        orientation="".join(nibabel.aff2axcodes(affine)),
+        space=facts.space,
+        normalization=facts.normalization,
+        intensity_range=facts.intensity_range or images.intensity_range(),
+    )
+
+
+def _translated(source: Source, space: InputSpace, image: np.ndarray, tolerance: float) -> _Imported:
+    translation = translate(freed(source))
+    network = loaded(translation.graph, translation.state)
+    try:
+        layers = layer_table(network, space.shape, space.voxel_size_mm)
+    except ValueError as error:
+        raise OnnxUnreadable(source.file, str(error)) from error
+    if not layers:
+        raise OnnxUnreadable(source.file, "computes nothing with its input; export the network again")
+    volume = 4 * int(np.prod(space.shape))
+    values = sum(4 * layer.channels * int(np.prod(layer.output_shape)) for layer in layers)
+    if volume + values > MAX_ACTIVATION_BYTES:
+        raise OnnxUnreadable(
+            source.file,
+            f"computes {values} bytes for one volume, but at most {MAX_ACTIVATION_BYTES} are accepted; "
+            "give a smaller --input-shape",
+        )
+    difference = agreement(source, network, image, space.intensity_range, tolerance)
+    return _Imported(source, translation, network, layers, difference)
+
+
+def _classes(imported: _Imported, facts: Facts) -> tuple[str, tuple[str, ...]]:
+    """Return the layer that gives the logits and the names of the classes; neither, if there are none."""
+    layer = _logits(imported)
+    if layer.output_shape or layer.channels < 2:
+        if facts.classes:
+            shape = (layer.channels, *layer.output_shape)
+            reason = f"gives {shape}, which are no {len(facts.classes)} classes; leave --classes out"
+            raise OnnxUnreadable(imported.source.file, f"output {imported.source.output_name!r} {reason}")
+        return "", ()
+    classes = facts.classes or tuple(str(index) for index in range(layer.channels))
+    if len(classes) != layer.channels:
+        reason = f"gives {layer.channels} numbers, but --classes names {len(classes)}; name each"
+        raise OnnxUnreadable(imported.source.file, f"output {imported.source.output_name!r} {reason}")
+    return layer.name, classes
+
+
+def _logits(imported: _Imported) -> Layer:
+    """Return the layer of the output, or the one before its softmax."""
+    by_name = {layer.name: layer for layer in imported.layers}
+    network = imported.network
+    name = network.producer(imported.source.output_name)
+    while by_name[name].type in _BEHIND_LOGITS:
+        before = network.producer(network.sources(name)[0])
+        if before not in by_name:
+            break
+        name = before
+    return by_name[name]
+
+
+def _provenance(imported: _Imported, path: Path, origin: str, images: Images) -> Import:
+    source = imported.source
+    packages = ("onnx", "onnxruntime", "torch")
+    return Import(
+        source=origin or f"ONNX model {source.file}",
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        producer=source.producer,
+        opset=source.opset,
+        agreement=imported.agreement,
+        software={name: version(name) for name in packages},
+        cohort=f"{len(images.files)} images" if images.files else "",
+    )
+
+
+def _prior(
+    imported: _Imported, images: Images, space: InputSpace, track: Track
+) -> tuple[Prior, nibabel.Nifti1Image]:
+    """Measure the cohort, or what the reference tells alone; also return the reference in model units."""
+    mask = foreground(track(images.raw(), "where brains are", images.known))
+    reference = np.clip(
+        images.normalization.apply(np.asarray(images.reference.dataobj)), *space.intensity_range
+    )
+    mean = nibabel.Nifti1Image(reference, images.reference.affine)
+    units = UnitStatistics()
+    if not images.files:
+        deviation = assumed_deviation(reference, mask)
+    else:
+        deviation = _measure(imported, images, space, units, track)
+    inside = np.concatenate([image[mask] for image in images.model_units(space)])
+    stacked = [{name: np.stack(rows) for name, rows in each.items()} for each in (units.means, units.maxima)]
+    return measure_prior(images.model_units(space), inside, mask, deviation, *stacked), mean
+
+
+@torch.no_grad()
+def _measure(
+    imported: _Imported, images: Images, space: InputSpace, units: UnitStatistics, track: Track
+) -> np.ndarray:
+    """Run the network on every image of the cohort; returns the voxelwise standard deviation."""
+    measured = {layer.name for layer in imported.layers if layer.type in _MEASURED}
+    total = squares = np.zeros(space.shape)
+    with watched(imported.network, measured | {_logits(imported).name}) as outputs:
+        for image in track(images.model_units(space), "how units answer", images.known):
+            imported.network(torch.from_numpy(image)[None, None])
+            units.add(outputs)
+            total, squares = total + image, squares + image.astype(np.float64) ** 2
+    mean = total / images.known
+    return np.sqrt(np.maximum(squares / images.known - mean**2, 0))
