@@ -168,7 +168,9 @@ class Handler:
         bundle = self.model.bundle
         manifest = bundle.manifest
         if not manifest.classes:
-            raise InvalidField(image.field, f"cannot be predicted: {bundle.label} has no classes; visualize it")
+            raise InvalidField(
+                image.field, f"cannot be predicted: {bundle.label} has no classes; visualize it"
+            )
         mask = bundle.prior().mask().numpy()
         volume = read_subject(image.data, manifest, mask, image.field, self._settings.max_image_bytes)
         probabilities = self.model.logits(volume).softmax(0).tolist()
