@@ -6,8 +6,24 @@ from pathlib import Path
 
 import pytest
 
+# As in the Makefile, for whoever runs pytest alone: torch reads it when it is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 from tests.brains import make_cohort
 from tests.server import RunningServer, make_repository
+
+# What starts processes and waits for them; the other files only compute, and are short.
+_FIRST = ("reliability", "service", "client", "training")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave the short files for the end: files go to whichever process is free, and all end at one time."""
+
+    def turn(item: pytest.Item) -> int:
+        folder = item.nodeid.partition("/")[2].partition("/")[0]
+        return _FIRST.index(folder) if folder in _FIRST else len(_FIRST)
+
+    items.sort(key=turn)
 
 
 @pytest.fixture(scope="session")

@@ -121,23 +121,23 @@ class RunningServer:
 
 
 def make_repository(root: Path) -> Path:
-    """Copy the zoo, and add a version 2 of which one byte is damaged."""
+    """Copy the zoo, and add a version 2 of which one byte is damaged, and a model with a dead unit."""
     shutil.copytree(ZOO, root)
     spoiled = root / "lesion-shapes" / "2"
     shutil.copytree(root / "lesion-shapes" / "1", spoiled)
     weights = bytearray((spoiled / "weights.safetensors").read_bytes())
     weights[len(weights) // 2] ^= 1
     (spoiled / "weights.safetensors").write_bytes(weights)
+    _add_lifeless(root)
     return root
 
 
-def make_lifeless(root: Path, layer: str, channel: int) -> Path:
-    """Make a repository of one model, `lifeless`, in which a channel has no weights."""
+def _add_lifeless(root: Path) -> None:
+    """Add a model, `lifeless`, in which channel 4 of `blocks.1.conv` has no weights."""
     bundle = read_bundle(ZOO / "lesion-shapes" / "1")
     network = bundle.network()
     with torch.no_grad():
-        network.get_submodule(layer).weight[channel] = 0.0
+        network.get_submodule("blocks.1.conv").weight[4] = 0.0
     manifest = bundle.manifest.model_copy(update={"name": "lifeless", "files": {}})
     folder = root / "lifeless" / "1"
     write_bundle(folder, manifest, network, bundle.reference(), bundle.prior(), bundle.card(), onnx=False)
-    return root

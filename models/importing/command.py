@@ -71,9 +71,8 @@ def import_model(
     name: Annotated[str, typer.Option(help="Of the bundle.", show_default="the file's")] = "",
     version: Annotated[int, typer.Option(min=1, help="Of the bundle.")] = 1,
     input_shape: Annotated[
-        tuple[int, int, int] | None,
-        typer.Option(parser=_triple, metavar="X,Y,Z", help="Voxels.", show_default="the reference's"),
-    ] = None,
+        str, typer.Option(metavar="X,Y,Z", help="Voxels.", show_default="the reference's")
+    ] = "",
     cohort: Annotated[
         Path | None, typer.Option(help="Folder of images as the network reads them, to place results among.")
     ] = None,
@@ -87,9 +86,8 @@ def import_model(
         ),
     ] = "quantile:0.995",
     intensity_range: Annotated[
-        tuple[float, float] | None,
-        typer.Option(parser=_pair, metavar="LOW,HIGH", help="Model units.", show_default="the images'"),
-    ] = None,
+        str, typer.Option(metavar="LOW,HIGH", help="Model units.", show_default="the images'")
+    ] = "",
     tolerance: Annotated[
         float, typer.Option(min=0, help="Largest difference from ONNX Runtime's output that is accepted.")
     ] = TOLERANCE,
@@ -105,10 +103,10 @@ def import_model(
     facts = Facts(
         name=name or source.stem.lower(),
         version=version,
-        input_shape=input_shape,
+        input_shape=_triple(input_shape) if input_shape else None,
         classes=tuple(part.strip() for part in classes.split(",") if part.strip()),
         normalization=_rule(normalization),
-        intensity_range=intensity_range,
+        intensity_range=_pair(intensity_range) if intensity_range else None,
         tolerance=tolerance,
         space=space,
         license=license_,

@@ -20,7 +20,7 @@ from models.importing.facts import Facts
 from models.importing.images import Images, read_images
 from models.layers import Layer, layer_table
 from models.manifest import Architecture, Import, InputSpace, Manifest
-from models.onnx_graph.agreement import agreement, freed
+from models.onnx_graph.agreement import agreement
 from models.onnx_graph.network import OnnxNetwork, loaded
 from models.onnx_graph.reading import Source, read_onnx
 from models.onnx_graph.translate import Translation, translate
@@ -161,7 +161,7 @@ def _space(images: Images, facts: Facts) -> InputSpace:
 
 
 def _translated(source: Source, space: InputSpace, image: np.ndarray, tolerance: float) -> _Imported:
-    translation = translate(freed(source))
+    translation = translate(source.model)
     network = loaded(translation.graph, translation.state)
     try:
         layers = layer_table(network, space.shape, space.voxel_size_mm)

@@ -19,50 +19,6 @@ _DTYPES: dict[int, type[np.floating]] = {
 }
 
 
-def freed(source: Source) -> onnx.ModelProto:
-    """Return a model whose batch is free, as far as its shapes can say so.
-
-    Exporters write the batch that they traced into reshapes; there the first length is left to be found out.
-
-    Parameters
-    ----------
-    source : Source
-        What was read. It is left as found.
-
-    Returns
-    -------
-    onnx.ModelProto
-        The same model if its batch is free already.
-    """
-    batch = source.input_shape[0]
-    if batch is None:
-        return source.model
-    model = onnx.ModelProto()
-    model.CopyFrom(source.model)
-    del model.graph.value_info[:]
-    for value in (*model.graph.input, *model.graph.output):
-        axes = value.type.tensor_type.shape.dim
-        if axes and axes[0].dim_value == batch:
-            axes[0].dim_param = "batch"
-    shapes = {node.input[1] for node in model.graph.node if node.op_type == "Reshape" and len(node.input) > 1}
-    for tensor in model.graph.initializer:
-        if tensor.name in shapes:
-            _free(tensor, batch)
-    for node in model.graph.node:
-        if node.op_type == "Constant" and node.output[0] in shapes and node.attribute[0].name == "value":
-            _free(node.attribute[0].t, batch)
-    return model
-
-
-def _free(tensor: onnx.TensorProto, batch: int) -> None:
-    """Leave the first length of a reshape open: all the others are said, or it is copied from the input."""
-    sizes = onnx.numpy_helper.to_array(tensor).copy()
-    if sizes.ndim == 1 and sizes.size > 1 and sizes[0] == batch:
-        sizes[0] = 0 if (sizes < 0).any() else -1
-        name = tensor.name
-        tensor.CopyFrom(onnx.numpy_helper.from_array(sizes, name))
-
-
 def agreement(
     source: Source,
     network: nn.Module,

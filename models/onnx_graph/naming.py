@@ -3,7 +3,7 @@
 A name is kept as it is wherever PyTorch can call a module so; ``/`` and ``:`` may stand in it, and ``.``
 makes one module a part of another, as everywhere in PyTorch. Else it is changed, always in the same way:
 
-- A letter that is not of `models.onnx_graph.graph.LAYER_NAME` becomes ``_``. Names end up in the code that
+- A letter that is not of `models.onnx_graph.written.LAYER_NAME` becomes ``_``. Names end up in the code that
   torch.fx writes, so that no quotation mark may be among them.
 - An empty part between two dots becomes ``_``.
 - A part gets a ``_`` at its end if it is a word of Python's, an attribute that torch's modules have, or ends

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.onnx_graph.graph import Node, Refused, Value, Weight, parse
+from models.onnx_graph.graph import Node, Refused, Value, Weight
 from models.onnx_graph.naming import PADDING
 from models.onnx_graph.operations import OPERATORS, Leaf, Local, Operation
 from models.onnx_graph.operations.base import Fill
+from models.onnx_graph.written import parse
 
 
 @dataclass(frozen=True)

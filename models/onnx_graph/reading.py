@@ -86,9 +86,9 @@ def read_onnx(path: str | Path, max_bytes: int = MAX_BYTES) -> Source:
     if not model.graph.node:
         raise OnnxUnreadable(path.name, "has no node: it is no ONNX model, or is cut off; export it again")
     opset = _opset(model, path.name)
+    name, shape = _input(model, path.name)
     _take_in(model, path, max_bytes - len(data))
     _check(model, path.name)
-    name, shape = _input(model, path.name)
     producer = f"{model.producer_name} {model.producer_version}".strip()
     return Source(model, path.name, opset, producer, name, model.graph.output[0].name, shape)
 

@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import onnx
 import onnx.inliner
 import torch
-from onnx import numpy_helper, shape_inference
+from onnx import shape_inference
 
 from models.errors import OnnxUnsupported
+from models.onnx_graph.batches import Shape, freed
 from models.onnx_graph.graph import (
     FIRST_OPSET,
     LAST_OPSET,
@@ -29,12 +29,13 @@ from models.onnx_graph.graph import (
     Refused,
     Value,
     Weight,
-    write,
 )
 from models.onnx_graph.naming import layer_names
 from models.onnx_graph.network import steps
 from models.onnx_graph.operations import OPERATORS
 from models.onnx_graph.operations.base import numbers
+from models.onnx_graph.stored import to_attribute, to_constant, to_tensor
+from models.onnx_graph.written import write
 
 # What is larger than this is no figure of a shape's computation.
 _FEW = 64
@@ -43,7 +44,6 @@ _MAX_COPIES = 1 << 30
 _SIZES = frozenset({"Shape", "Size", "ConstantOfShape", "Range"})
 _CONTROL = frozenset({"If", "Loop", "Scan"})
 _STANDARD = ("", "ai.onnx")
-_WIDER = {np.dtype(np.uint16): np.int32, np.dtype(np.uint32): np.int64, np.dtype(np.uint64): np.int64}
 
 
 @dataclass(frozen=True)
@@ -86,21 +86,39 @@ def translate(model: onnx.ModelProto) -> Translation:
         raise OnnxUnsupported([reason])
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
-    return _Translator(model.graph, opset, _ranks(model)).translated()
+    return _Translator(model.graph, opset, _shapes(model)).translated()
 
 
-def _ranks(model: onnx.ModelProto) -> dict[str, int]:
-    """Return how many dimensions values have, as far as it is known."""
+def _shapes(model: onnx.ModelProto) -> dict[str, Shape]:
+    """Return the shapes of values as far as they are known."""
     try:
-        graph = shape_inference.infer_shapes(model, data_prop=True).graph
-    except Exception:  # the inference's own errors; ranks are known from the values alone then
+        graph = shape_inference.infer_shapes(_without_weights(model), data_prop=True).graph
+    except Exception:  # the inference's own errors; shapes are known from the values alone then
         graph = model.graph
-    known = {}
+    known: dict[str, Shape] = {}
     for info in (*graph.input, *graph.value_info, *graph.output):
         kind = info.type.tensor_type
         if kind.HasField("shape"):
-            known[info.name] = len(kind.shape.dim)
+            sizes = kind.shape.dim
+            known[info.name] = [size.dim_value if size.HasField("dim_value") else None for size in sizes]
     return known
+
+
+def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model whose larger weights are inputs: the inference copies all that it is given."""
+    light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    source, graph = model.graph, light.graph
+    graph.name = source.name
+    for name in ("node", "input", "output", "value_info"):
+        getattr(graph, name).extend(getattr(source, name))
+    given = {one.name for one in source.input}
+    for stored in source.initializer:
+        if math.prod(stored.dims) <= _FEW:
+            graph.initializer.append(stored)
+        elif stored.name not in given:
+            shape = list(stored.dims)
+            graph.input.append(onnx.helper.make_tensor_value_info(stored.name, stored.data_type, shape))
+    return light
 
 
 @dataclass
@@ -109,7 +127,7 @@ class _Translator:
 
     source: onnx.GraphProto
     opset: int
-    ranks: dict[str, int]
+    shapes: dict[str, Shape]
     constants: dict[str, torch.Tensor] = field(default_factory=dict)
     sized: set[str] = field(default_factory=set)
     known: set[str] = field(default_factory=set)
@@ -147,7 +165,8 @@ class _Translator:
     def _go_through(self, node: onnx.NodeProto, used: list[str]) -> None:
         try:
             self._take(node, used)
-        except Refused as error:
+        except (ValueError, TypeError, LookupError, RuntimeError) as error:
+            # What is not `Refused` is a node that ONNX's own checker would not let through.
             label = node.op_type if node.domain in _STANDARD else f"{node.domain}.{node.op_type}"
             self.problems.append(
                 f"node {node.name or node.output[0]!r} ({label}, opset {self.opset}): {error}"
@@ -158,14 +177,15 @@ class _Translator:
     def _take(self, found: onnx.NodeProto, used: list[str]) -> None:
         if found.domain not in _STANDARD or found.op_type not in OPERATORS:
             raise Refused(_why_not(found))
-        attributes = {one.name: _attribute(one) for one in found.attribute}
+        attributes = {one.name: to_attribute(one) for one in found.attribute}
         if found.op_type == "Constant":
-            self.constants[used[0]] = _constant(attributes)
+            self.constants[used[0]] = to_constant(attributes)
             return
         dynamic = [name for name in found.input if name and name not in self.constants]
         missing = [name for name in dynamic if name not in self.known]
         if missing:
             raise Refused(f"reads {missing[0]!r}, which nothing before it computes")
+        shape = self._shape(found.input[0]) if found.input else None
         node = Node(
             found.op_type,
             found.name,
@@ -174,14 +194,14 @@ class _Translator:
             tuple(used),
             tuple(used),
             attributes,
-            self._rank(found.input[0]) if found.input else None,
+            None if shape is None else len(shape),
         )
         if not dynamic:
             self._fold(node, found.input)
             return
         sized = found.op_type in _SIZES or self._is_sized(found, dynamic)
         inputs = tuple(self._input(node.op, index, name, sized) for index, name in enumerate(found.input))
-        node = replace(node, inputs=inputs)
+        node = freed(replace(node, inputs=inputs), shape)
         with torch.device("meta"):
             list(steps(node))
         if sized:
@@ -189,9 +209,9 @@ class _Translator:
         self.nodes.append(node)
         self.reads.append(list(found.input))
 
-    def _rank(self, name: str) -> int | None:
-        rank = self.constants[name].ndim if name in self.constants else self.ranks.get(name)
-        return rank if rank is not None and rank <= MAX_RANK else None
+    def _shape(self, name: str) -> Shape | None:
+        found = self.constants[name].shape if name in self.constants else self.shapes.get(name)
+        return found if found is not None and len(found) <= MAX_RANK else None
 
     def _is_sized(self, node: onnx.NodeProto, dynamic: list[str]) -> bool:
         """Tell whether a node computes with shapes and a few constants alone."""
@@ -310,61 +330,3 @@ def _count(node: Node) -> int | None:
         start, limit, step = (one.item() if isinstance(one, torch.Tensor) else 0 for one in node.inputs)
         return abs(int((limit - start) / step)) if step else 0
     return None
-
-
-def to_tensor(stored: onnx.TensorProto) -> torch.Tensor:
-    """Read a stored tensor; what floats becomes float32, and whole numbers keep their type if torch has it.
-
-    Parameters
-    ----------
-    stored : onnx.TensorProto
-        With its data inside.
-
-    Returns
-    -------
-    torch.Tensor
-        With memory of its own.
-
-    Raises
-    ------
-    Refused
-        If it holds texts or complex numbers, or its data do not fit its shape.
-    """
-    try:
-        array = np.asarray(numpy_helper.to_array(stored))
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise Refused(f"cannot be read: {str(error)[:200]}") from error
-    if array.dtype.kind in "OUSc":
-        raise Refused("texts and complex numbers are not covered")
-    if array.dtype.kind in "iub" and array.dtype.itemsize <= 8 and array.dtype in _WIDER:
-        array = array.astype(_WIDER[array.dtype])
-    elif array.dtype.kind not in "iub":
-        # Types of 4 and 8 bits, which numpy has not, come here too.
-        array = array.astype(np.float32)
-    return torch.from_numpy(np.array(array, order="C"))
-
-
-def _attribute(attribute: onnx.AttributeProto) -> Any:
-    value = onnx.helper.get_attribute_value(attribute)
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    if isinstance(value, onnx.TensorProto):
-        return to_tensor(value)
-    if isinstance(value, int | float):
-        return value
-    values: list[Any] = list(value) if isinstance(value, Sequence) else [None]
-    if all(isinstance(one, bytes) for one in values):
-        return [one.decode(errors="replace") for one in values]
-    if not all(isinstance(one, int | float) for one in values):
-        raise Refused(f"attribute {attribute.name!r} is of a kind that is not covered")
-    return values
-
-
-def _constant(attributes: dict[str, Any]) -> torch.Tensor:
-    (value,) = attributes.values()
-    if isinstance(value, torch.Tensor):
-        return value
-    if isinstance(value, str) or (isinstance(value, list) and any(isinstance(one, str) for one in value)):
-        raise Refused("texts are not covered")
-    floating = next(iter(attributes)).startswith("value_float")
-    return torch.tensor(value, dtype=torch.float32 if floating else torch.int64)

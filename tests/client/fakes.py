@@ -51,6 +51,7 @@ class FakeServer(grpc.GenericRpcHandler):
 
     def __init__(self, **acts: list[Act]) -> None:
         self._acts = acts
+        self._lock = threading.Lock()
         self.requests: dict[str, list[Any]] = defaultdict(list)
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
@@ -68,9 +69,10 @@ class FakeServer(grpc.GenericRpcHandler):
         )
 
     def _stream(self, name: str, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-        acts, count = self._acts[name], len(self.requests[name])
-        self.requests[name].append(request)
-        act = acts[min(count, len(acts) - 1)]
+        acts = self._acts[name]
+        with self._lock:  # two calls at once do not get the same act
+            self.requests[name].append(request)
+            act = acts[min(len(self.requests[name]), len(acts)) - 1]
         act = act(request) if callable(act) else act
         for part in act if isinstance(act, list) else [act]:
             if isinstance(part, ServiceError):

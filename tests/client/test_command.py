@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest.mock import patch
 
 import nibabel
 import numpy as np
 import pytest
 from matplotlib import image as bitmap
 
+from neurofv.cli import main
 from neurofv.v1 import model_service_pb2 as pb
 from tests.client.running import MODEL, SUBJECT, finished, wait_for
 from tests.server import RunningServer
@@ -25,15 +29,32 @@ def environment(server: RunningServer) -> dict[str, str]:
     return os.environ | {"NEUROFV_SERVER": server.target, "NO_COLOR": "1"}
 
 
-def command(server: RunningServer, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def process(server: RunningServer, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command as a process of its own."""
     return subprocess.run(
         [*NEUROFV, *arguments], env=environment(server), cwd=cwd, capture_output=True, text=True, check=False
     )
 
 
+def command(server: RunningServer, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command in this process, which has imported already what it needs."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        chdir(cwd),
+        patch.dict(os.environ, environment(server)),
+        patch("sys.argv", ["neurofv", *arguments]),
+        redirect_stdout(out),
+        redirect_stderr(err),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main()
+    assert isinstance(ended.value.code, int)
+    return subprocess.CompletedProcess(arguments, ended.value.code, out.getvalue(), err.getvalue())
+
+
 def test_the_command_writes_everything(server: RunningServer, model: pb.Model, tmp_path: Path) -> None:
     arguments = ["--class", "cube", "-o", "cube.nii.gz", "--steps", "3", "--canvas", "48", "--seed", "5"]
-    run = command(server, "visualize", MODEL, *arguments, "--snapshots", "way", "--every", "2", cwd=tmp_path)
+    run = process(server, "visualize", MODEL, *arguments, "--snapshots", "way", "--every", "2", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith("cube: activation ")
     assert "real held-out image" in run.stdout
@@ -172,6 +193,13 @@ def test_failures_are_told_in_a_line(
     assert list(tmp_path.iterdir()) == []
     if "Usage" not in run.stderr:
         assert len(run.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(("wanted", "code"), [("blob", 1), ("cube,torus", 2)])
+def test_a_process_ends_with_its_code(server: RunningServer, wanted: str, code: int, tmp_path: Path) -> None:
+    run = process(server, "visualize", MODEL, "--class", wanted, "-o", "a.nii.gz", cwd=tmp_path)
+    assert (run.returncode, run.stdout) == (code, "")
+    assert len(run.stderr.strip().splitlines()) == 1
 
 
 def test_ctrl_c_cancels_the_job(server: RunningServer, tmp_path: Path) -> None:

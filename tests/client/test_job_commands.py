@@ -12,7 +12,7 @@ import pytest
 import neurofv
 from neurofv.v1 import visualization_service_pb2 as vis
 from tests.client.running import MODEL, SUBJECT, wait_for
-from tests.client.test_command import NEUROFV, command, environment
+from tests.client.test_command import NEUROFV, command, environment, process
 from tests.server import RunningServer
 
 SMALL = ["--class", "cube", "--steps", "3", "--canvas", "48", "--seed", "5"]
@@ -23,7 +23,7 @@ LONG = ["--class", "cube", "--steps", "9999", "--canvas", "48"]
 def done(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A job that `neurofv submit` made and `neurofv watch` waited for."""
     folder = tmp_path_factory.mktemp("done")
-    run = command(server, "submit", MODEL, *SMALL, "--every", "1", "--pin", cwd=folder)
+    run = process(server, "submit", MODEL, *SMALL, "--every", "1", "--pin", cwd=folder)
     assert run.returncode == 0, run.stderr
     name = run.stdout.strip()
     assert name.startswith("jobs/")

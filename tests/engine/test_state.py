@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 import pytest
 import torch
@@ -291,11 +292,12 @@ def _kind(name: str) -> str:
     return "progress.penalties" if name.startswith("progress.penalties.") else name
 
 
-def _outcome(chosen: Case, state: State) -> list[tuple] | None:
+def _differs(chosen: Case, state: State, expected: list[tuple]) -> bool:
+    """Whether a run from a state is refused or tells anything else; the first difference ends it."""
     try:
-        return [bits(event) for event in chosen.events(state)]
+        return any(one != other for one, other in zip_longest(map(bits, chosen.events(state)), expected))
     except (StateMismatch, ArithmeticError):
-        return None
+        return True
 
 
 def test_nothing_in_a_state_could_be_left_out() -> None:
@@ -304,14 +306,16 @@ def test_nothing_in_a_state_could_be_left_out() -> None:
     But `recomputed`, of which the next test tells.
     """
     names, found = set(), set()
-    for chosen in CASES.values():
+    # The last cases are those in which the rarest things tell.
+    for chosen in reversed(CASES.values()):
+        spec = chosen.spec()
         whole, states = parted(chosen.events(states=True))
         for state, before in list(states.values())[1::4]:
             for name, mutated in _mutations(state):
-                key = chosen.spec().parameterization.name, chosen.spec().optimizer.name, name
+                key = spec.parameterization.name, spec.optimizer.name, name
                 key = key if name.startswith(("free", "optimizer")) else (_kind(name),)
                 names.add(key)
-                if key not in found and _outcome(chosen, mutated) != whole[before:]:
+                if key not in found and _differs(chosen, mutated, whole[before:]):
                     found.add(key)
     assert names - found == set()
     seen = {name for *_, name in names}
@@ -361,7 +365,7 @@ def test_the_penalties_of_a_volume_that_has_ended_are_told_again() -> None:
     state, before = states[4]
     (name,) = [name for name in state.items[0].numbers if name.startswith("progress.penalties.")]
     numbers = {key: value for key, value in state.items[0].numbers.items() if key != name}
-    assert _outcome(chosen, _changed(state, 0, numbers=numbers)) != whole[before:]
+    assert _differs(chosen, _changed(state, 0, numbers=numbers), whole[before:])
 
 
 def _with(item: ItemState, name: str, tensor: Tensor) -> dict[str, object]:

@@ -1,7 +1,6 @@
 """Several volumes from one request, and units that nothing moves."""
 
 import hashlib
-from collections.abc import Iterator
 
 import grpc
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 
 from models import ZOO, read_bundle
 from neurofv.v1 import visualization_service_pb2 as vis
-from tests.server import RunningServer, make_lifeless
+from tests.server import RunningServer
 from tests.service.requests import CUBE, Stream, failure, request
 
 SMALL = "canvas { size_mm { i: 48 j: 48 k: 48 } } snapshot_every: 2 steps: 4"
@@ -91,26 +90,18 @@ def _likeness(volumes: list[np.ndarray]) -> float:
     return float(torch.nn.functional.cosine_similarity(*grams, dim=0))
 
 
-@pytest.fixture(scope="module")
-def lifeless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server whose model has a channel without weights."""
-    running = RunningServer(make_lifeless(tmp_path_factory.mktemp("repository"), LAYER, 4))
-    yield running
-    running.stop()
-
-
-def test_a_dead_unit_is_an_error_that_names_it(lifeless: RunningServer) -> None:
+def test_a_dead_unit_is_an_error_that_names_it(server: RunningServer) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        _stream(lifeless, _channel(4), SMALL.replace("steps: 4", "steps: 30"), model="lifeless")
+        _stream(server, _channel(4), SMALL.replace("steps: 4", "steps: 30"), model="lifeless")
     code, reason, metadata = failure(caught.value)
     assert (code, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "UNIT_DEAD")
     assert metadata["unit"] == f"{LAYER}:4"
 
 
-def test_a_dead_unit_does_not_hold_up_its_batch(lifeless: RunningServer) -> None:
+def test_a_dead_unit_does_not_hold_up_its_batch(server: RunningServer) -> None:
     steps = SMALL.replace("steps: 4", "steps: 12")
-    stream = _stream(lifeless, _channel(4), _channel(5, "batch"), steps, model="lifeless")
+    stream = _stream(server, _channel(4), _channel(5, "batch"), steps, model="lifeless")
     assert stream.completed.evaluation.stop_reason == vis.STOP_REASON_DEAD
     assert stream.completed.batch[0].stop_reason == vis.STOP_REASON_STEPS
-    alone = _stream(lifeless, _channel(5), steps, model="lifeless")
+    alone = _stream(server, _channel(5), steps, model="lifeless")
     np.testing.assert_array_equal(stream.image("item1.final").get_fdata(), alone.image().get_fdata())

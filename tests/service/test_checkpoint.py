@@ -139,7 +139,9 @@ def test_there_is_a_checkpoint_at_every_step_that_is_not_the_last(whole: list[wi
     assert {kind for kind, _ in told(whole)} == set(TOLD)
 
 
-def test_a_job_that_is_killed_again_and_again_ends_as_if_it_had_not_been(whole: list[wire.Frame]) -> None:
+def test_a_job_that_is_killed_again_and_again_ends_as_if_it_had_not_been(
+    worker: Worker, whole: list[wire.Frame]
+) -> None:
     """Every attempt dies a few frames behind a checkpoint; the newest that has arrived is gone on from."""
     life: list[wire.Frame] = []
     newest = (0, 0, b"")
@@ -153,8 +155,7 @@ def test_a_job_that_is_killed_again_and_again_ends_as_if_it_had_not_been(whole: 
         life += said
         newest = checkpoints(said)[-1]
         assert newest[1] >= last
-    with running() as one:
-        life += one.go_on(7, resolved(), len(told(life)), *newest[1:])
+    life += worker.go_on(7, resolved(), len(told(life)), *newest[1:])
     assert told(life) == told(whole)
     digest = vis.VisualizeResponse.FromString(life[-1].data).completed.provenance.volume_sha256
     assert digest == vis.VisualizeResponse.FromString(whole[-1].data).completed.provenance.volume_sha256

@@ -298,14 +298,13 @@ async def test_an_image_is_overwritten_when_its_job_has_ended(tmp_path: Path) ->
     await house.close()
 
 
-def test_a_password_of_the_database_is_on_no_command_line(tmp_path: Path) -> None:
+async def test_a_password_of_the_database_is_on_no_command_line(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'other.sqlite3'}?password=swordfish"
-    server = RunningServer(ZOO, threads=1, data=tmp_path, database=url)
-    try:
-        (worker,) = server.workers()
-        assert b"swordfish" not in Path(f"/proc/{worker}/cmdline").read_bytes()
-    finally:
-        server.process.kill()
+    house = await House(tmp_path, WorkerProcess, database=url).open()
+    line = Path(f"/proc/{house.executor.pid}/cmdline").read_bytes()
+    assert b"service.worker" in line
+    assert b"swordfish" not in line
+    await house.close()
 
 
 def test_states_and_names_that_are_none_are_refused(server: RunningServer) -> None:

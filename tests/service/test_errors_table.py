@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 
 import grpc
@@ -23,7 +24,7 @@ from neurofv.v1 import model_service_pb2 as models_pb
 from neurofv.v1 import visualization_service_pb2 as vis
 from service.errors import OutOfMemory
 from service.status import reason_of, to_status
-from tests.server import RunningServer, make_lifeless, make_repository
+from tests.server import RunningServer, make_repository
 from tests.service.requests import CUBE, SMALL, failure, request
 from tests.service.security.authorities import TOKENS, bearer, write_tokens
 
@@ -160,35 +161,38 @@ class Provoked:
             resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
 
     def changed_model(self) -> None:
-        """Kill the server with a job at hand, and exchange the model before it starts again."""
-        repository, data = self.folder / "own", self.folder / "data"
-        shutil.copytree(ZOO / "lesion-shapes" / "1", repository / "lesion-shapes" / "1")
-        first = RunningServer(repository, threads=1, data=data)
-        name = first.jobs.CreateJob(pb.CreateJobRequest(request=request(*LONG))).job.name
-        first.process.kill()
-        first.process.wait()
+        """Exchange the model of a job that is at hand before the server starts again."""
+        _, name = self.drained
+        repository = self.folder / "own"
         shutil.rmtree(repository / "lesion-shapes")
         shutil.copytree(ZOO / "lesion-shapes-robust" / "1", repository / "lesion-shapes-robust" / "1")
-        second = RunningServer(repository, threads=1, data=data)
+        second = RunningServer(repository, threads=1, data=self.folder / "data")
         try:
             list(second.jobs.WatchJob(pb.WatchJobRequest(name=name), timeout=60))
         finally:
             second.process.kill()
 
     def dead_unit(self) -> None:
-        server = RunningServer(make_lifeless(self.folder / "lifeless", "blocks.1.conv", 4), threads=1)
-        unit = 'objective { terms { channel { layer: "blocks.1.conv" channel: 4 } } }'
-        try:
-            list(server.visualization.Visualize(request(unit, "steps: 30", model="lifeless"), timeout=120))
-        finally:
-            server.process.kill()
+        self.visualize(UNIT % ("blocks.1.conv", 4), SMALL, "steps: 30", model="lifeless")
 
     def drain(self) -> None:
-        server = RunningServer(ZOO, threads=1)
+        raise self.drained[0]
+
+    @cached_property
+    def drained(self) -> tuple[grpc.RpcError, str]:
+        """Drain a server with a job at hand; return what its caller was told, and the job's name."""
+        repository = self.folder / "own"
+        shutil.copytree(ZOO / "lesion-shapes" / "1", repository / "lesion-shapes" / "1")
+        server = RunningServer(repository, threads=1, data=self.folder / "data")
         call = server.visualization.Visualize(request(*LONG), timeout=120)
+        name = next(call).accepted.job
         next(event for event in call if event.progress.step == 1)
-        threading.Thread(target=server.stop).start()
-        list(call)
+        stopping = threading.Thread(target=server.stop)
+        stopping.start()
+        with pytest.raises(grpc.RpcError) as caught:
+            list(call)
+        stopping.join()
+        return caught.value, name
 
 
 @pytest.fixture(scope="module")
@@ -245,6 +249,7 @@ PROVOKE: dict[str, Callable[[Provoked], object]] = {
     ),
     "ROLE_REQUIRED": lambda p: p.as_who(bearer(TOKENS["viewer"])),
 }
+FACTS = {"ATTEMPTS_EXHAUSTED": {"attempts": "3"}, "QUEUE_FULL": {"limit": "2"}}
 # What no test may bring about for real: the machine's memory used up, and a fault of the server's own.
 DESCRIBED = {OutOfMemory.reason: MemoryError(), "INTERNAL": RuntimeError("a fault")}
 
@@ -259,6 +264,7 @@ def test_a_failure_is_what_its_row_says(provoked: Provoked, reason: str) -> None
     with pytest.raises(grpc.RpcError) as caught:
         PROVOKE[reason](provoked)
     assert failure(caught.value)[:2] == (grpc.StatusCode[code], reason)
+    assert FACTS.get(reason, {}).items() <= failure(caught.value)[2].items()
     details = str(rpc_status.from_call(caught.value))
     assert ("RetryInfo" in details) == (again != "no")
     # The server is none the worse.

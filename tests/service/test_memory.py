@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from models import ZOO
 from neurofv.v1 import visualization_service_pb2 as vis
 from service.worker import memory
-from tests.server import RunningServer, make_repository
+from tests.server import RunningServer
 
 
 def test_free_memory_is_some_and_no_more_than_the_machine_has() -> None:
@@ -29,18 +30,15 @@ def test_memory_is_given_back() -> None:
     memory.give_back()
 
 
-def test_what_does_not_fit_is_computed_again_and_said_so(tmp_path: Path) -> None:
-    repository = make_repository(tmp_path / "models")
-    found = {}
-    for limit in (0, 1000):
-        server = RunningServer(repository, max_activation_bytes=limit)
-        try:
-            request = vis.VisualizeRequest(model="lesion-shapes", version=1, steps=3)
-            request.objective.terms.add().class_logit.class_name = "cube"
-            *_, last = server.visualization.Visualize(request, timeout=120)
-        finally:
-            server.stop()
-        found[limit] = last.completed
-    assert not found[0].evaluation.recomputed
-    assert found[1000].evaluation.recomputed
-    assert found[1000].provenance.volume_sha256 == found[0].provenance.volume_sha256
+def test_what_does_not_fit_is_computed_again_and_said_so(server: RunningServer) -> None:
+    request = vis.VisualizeRequest(model="lesion-shapes", version=1, steps=3)
+    request.objective.terms.add().class_logit.class_name = "cube"
+    *_, roomy = server.visualization.Visualize(request, timeout=120)
+    narrow = RunningServer(ZOO, max_activation_bytes=1000)
+    try:
+        *_, tight = narrow.visualization.Visualize(request, timeout=120)
+    finally:
+        narrow.stop()
+    assert not roomy.completed.evaluation.recomputed
+    assert tight.completed.evaluation.recomputed
+    assert tight.completed.provenance.volume_sha256 == roomy.completed.provenance.volume_sha256

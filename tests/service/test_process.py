@@ -32,12 +32,41 @@ MEDIUM = request(CUBE, SMALL, "steps: 40 snapshot_every: 10")
 SHORT = request(CUBE, SMALL, "steps: 2")
 
 
+class Killable:
+    """A server that a test may kill; the next test gets another in its place."""
+
+    def __init__(self) -> None:
+        self._server: RunningServer | None = None
+
+    def server(self) -> RunningServer:
+        """Return the server, started anew if it is gone."""
+        if self._server is None or self._server.process.poll() is not None:
+            self._server = RunningServer(ZOO, queue_length=1, grace_seconds=0.2)
+        return self._server
+
+    def kill(self) -> None:
+        if self._server is not None:
+            self._server.process.kill()
+            self._server.process.wait()
+
+
+@pytest.fixture(scope="module")
+def killable() -> Iterator[Killable]:
+    found = Killable()
+    yield found
+    found.kill()
+
+
 @pytest.fixture
-def own_server() -> Iterator[RunningServer]:
-    """A server that a test may kill."""
-    running = RunningServer(ZOO, queue_length=1, grace_seconds=0.2)
-    yield running
-    running.process.kill()
+def own_server(killable: Killable) -> RunningServer:
+    """A server that no other test uses at the same time, with nothing to do."""
+    return killable.server()
+
+
+def test_the_worker_starts_before_the_server_says_serving(own_server: RunningServer) -> None:
+    assert own_server.check() == health_pb2.HealthCheckResponse.SERVING
+    assert own_server.check("model/lesion-shapes") == health_pb2.HealthCheckResponse.SERVING
+    assert len(own_server.workers()) == 1
 
 
 def _alive(pid: int) -> bool:
@@ -70,22 +99,6 @@ def test_a_killed_worker_costs_its_job_an_attempt(own_server: RunningServer) -> 
     assert attempts == [1, 2]
     assert stream.begins["final"].sha256 == whole.begins["final"].sha256
     assert own_server.workers() != [worker]
-
-
-def test_a_job_whose_worker_dies_at_every_attempt_fails(own_server: RunningServer) -> None:
-    def kill_again_and_again() -> None:
-        for event in own_server.visualization.Visualize(LONG, timeout=120):
-            if event.progress.step and own_server.workers():
-                os.kill(own_server.workers()[0], signal.SIGKILL)
-
-    with pytest.raises(grpc.RpcError) as caught:
-        kill_again_and_again()
-    assert failure(caught.value) == (
-        grpc.StatusCode.FAILED_PRECONDITION,
-        "ATTEMPTS_EXHAUSTED",
-        {"attempts": "3"},
-    )
-    assert Stream(list(own_server.visualization.Visualize(SHORT, timeout=120))).kinds()[-1] == "completed"
 
 
 def test_an_idle_worker_that_is_killed_comes_back_by_itself(own_server: RunningServer) -> None:
@@ -196,6 +209,12 @@ def test_a_full_queue_refuses_and_says_when_to_come_back(own_server: RunningServ
         list(own_server.visualization.Visualize(LONG, timeout=120))
     assert failure(caught.value) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", {"limit": "1"})
     assert "RetryInfo" in str(dict(caught.value.trailing_metadata()))
+    for call in (waiting, running):
+        call.cancel()
+    end = time.monotonic() + 60
+    while own_server.metric("neurofv_queue_depth") or own_server.metric("neurofv_jobs_running"):
+        assert time.monotonic() < end, "a cancelled job is still there"
+        time.sleep(0.05)
 
 
 def test_sigterm_drains_and_ends_with_zero(own_server: RunningServer) -> None:
@@ -218,25 +237,19 @@ def test_the_worker_ends_with_a_killed_server(own_server: RunningServer) -> None
     assert _ended(worker)
 
 
-def test_the_worker_starts_before_the_server_says_serving(own_server: RunningServer) -> None:
-    assert own_server.check() == health_pb2.HealthCheckResponse.SERVING
-    assert own_server.check("model/lesion-shapes") == health_pb2.HealthCheckResponse.SERVING
-    assert len(own_server.workers()) == 1
-
-
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
-        ({"NEUROFV_PORT": "99999"}, "port"),
-        ({"NEUROFV_DEVICE": "tpu"}, "device"),
-        ({"NEUROFV_CONFIG": "no/such/file.toml"}, "NEUROFV_CONFIG"),
-        ({"NEUROFV_REPOSITORY": "no/such/folder"}, "NEUROFV_REPOSITORY=no/such/folder"),
-        ({"NEUROFV_CONFIG": "README.md"}, "README.md"),
-        ({"NEUROFV_HOST": "192.0.2.1"}, "NEUROFV_HOST"),
-        ({"NEUROFV_HTTP_HOST": "192.0.2.1"}, "NEUROFV_HTTP_HOST"),
+        ({"NEUROFV_PORT": "99999", "NEUROFV_DEVICE": "tpu"}, ["port", "device"]),
+        ({"NEUROFV_CONFIG": "no/such/file.toml"}, ["NEUROFV_CONFIG"]),
+        ({"NEUROFV_REPOSITORY": "no/such/folder"}, ["NEUROFV_REPOSITORY=no/such/folder"]),
+        ({"NEUROFV_CONFIG": "README.md"}, ["README.md"]),
+        ({"NEUROFV_HTTP_HOST": "192.0.2.1"}, ["NEUROFV_HTTP_HOST"]),
+        # An address that this machine has not, with the door opened on purpose.
+        ({"NEUROFV_HOST": "192.0.2.1", "NEUROFV_INSECURE": "true"}, ["gRPC cannot listen", "NEUROFV_HOST"]),
     ],
 )
-def test_bad_settings_end_the_server_with_a_reason(variables: dict[str, str], words: str) -> None:
+def test_bad_settings_end_the_server_with_a_reason(variables: dict[str, str], words: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "service"],
         env=os.environ | {"NEUROFV_PORT": "0", "NEUROFV_HTTP_PORT": "0"} | variables,
@@ -247,5 +260,5 @@ def test_bad_settings_end_the_server_with_a_reason(variables: dict[str, str], wo
         check=False,
     )
     assert done.returncode == 1
-    assert words in done.stderr
+    assert [word for word in words if word not in done.stderr] == []
     assert "Traceback" not in done.stderr

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import grpc
 import pytest
@@ -15,7 +15,7 @@ from service.jobs import sharing
 from service.jobs.plan import make_plan
 from service.jobs.sharing import Room, Share, company
 from service.settings import Settings
-from tests.server import RunningServer, make_lifeless
+from tests.server import RunningServer
 from tests.service.requests import CUBE, Stream, failure, request
 
 CANVAS = "canvas { center_mm { x: 0 y: -18 z: 18 } size_mm { i: 48 j: 48 k: 48 } }"
@@ -305,22 +305,15 @@ def test_a_job_that_diverges_fails_alone(server: RunningServer) -> None:
     assert (warning["reason"], warning["jobs_again_alone"]) == ("OPTIMISATION_DIVERGED", 3)
 
 
-@pytest.fixture(scope="module")
-def lifeless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server whose model has a channel without weights."""
-    running = RunningServer(make_lifeless(tmp_path_factory.mktemp("repository"), LAYER, 4))
-    yield running
-    running.stop()
-
-
-def test_a_dead_unit_is_its_own_jobs_error(lifeless: RunningServer) -> None:
+def test_a_dead_unit_is_its_own_jobs_error(server: RunningServer) -> None:
+    before = server.metric(SHARED)
     asked = [(_channel(4), RUN), (_channel(5), RUN), (_channel(4), RUN, "samples: 2")]
-    calls = _at_once(lifeless, *asked, model="lifeless")
-    _assert_as_alone(lifeless, calls, asked, model="lifeless")
+    calls = _at_once(server, *asked, model="lifeless")
+    _assert_as_alone(server, calls, asked, model="lifeless")
     assert failure(calls[0].error)[:2] == (grpc.StatusCode.FAILED_PRECONDITION, "UNIT_DEAD")
     assert calls[0].steps == calls[2].steps == 8
     assert calls[1].error is calls[2].error is None
-    assert lifeless.metric(SHARED) == 3
+    assert server.metric(SHARED) == before + 3
 
 
 def test_a_lost_worker_costs_every_job_of_its_batch_an_attempt() -> None:

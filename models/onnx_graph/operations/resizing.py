@@ -91,7 +91,8 @@ class Resizing:
 
     def places(self, axis: _Axis) -> Tensor:
         """Return where each new plane lies among the old ones."""
-        at = torch.arange(axis.wanted, dtype=torch.float64, device="cpu")
+        # In float32, as onnxruntime: where rounding decides which plane is the nearest, both take the same.
+        at = torch.arange(axis.wanted, dtype=torch.float32, device="cpu")
         match self.coordinates:
             case "asymmetric":
                 return at / axis.scale

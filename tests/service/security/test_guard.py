@@ -6,7 +6,6 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -15,7 +14,6 @@ from google.longrunning import operations_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from models import ZOO
 from neurofv.audit import read_lines, verify
 from neurofv.v1 import audit_service_pb2, job_service_pb2, model_service_pb2, visualization_service_pb2
 from service.errors import JobNotFound
@@ -97,23 +95,6 @@ def test_a_health_check_is_free_and_reflection_is_not(guarded: RunningServer) ->
     metadata = bearer(TOKENS["viewer"])
     (answer,) = stub.ServerReflectionInfo(iter(asked), metadata=metadata, timeout=20)
     assert "neurofv.v1.ModelService" in str(answer)
-
-
-def test_reflection_can_be_off_or_free(tmp_path: Path) -> None:
-    stub = reflection_pb2_grpc.ServerReflectionStub
-    asked = [reflection_pb2.ServerReflectionRequest(list_services="")]
-    tokens = write_tokens(tmp_path / "tokens.toml")
-    for setting, expected in (("off", grpc.StatusCode.UNIMPLEMENTED), ("on", grpc.StatusCode.OK)):
-        running = RunningServer(ZOO, threads=1, tokens=tokens, reflection=setting)
-        try:
-            call = stub(running.channel).ServerReflectionInfo(
-                iter(asked), metadata=bearer(TOKENS["admin"]) if setting == "off" else (), timeout=20
-            )
-            with suppress(grpc.RpcError):
-                assert len(list(call)) == 1
-            assert call.code() is expected
-        finally:
-            running.process.kill()
 
 
 def test_refusals_and_readers_are_in_the_audit_log(guarded: RunningServer) -> None:

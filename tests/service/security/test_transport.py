@@ -12,11 +12,13 @@ import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
 import pytest
 from cryptography import x509
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from models import ZOO
 from neurofv.v1 import model_service_pb2 as pb
@@ -249,16 +251,19 @@ def test_the_server_does_not_start_with_an_open_door(tmp_path: Path, authority: 
     assert "Traceback" not in ended.stderr
 
 
-def test_the_flag_opens_the_door_on_purpose() -> None:
-    running = RunningServer(ZOO, threads=1, host="0.0.0.0", http_host="0.0.0.0", insecure="true")
-    try:
-        assert running.check() == 1
-        assert running.get("/readyz")[0] == 200
-    finally:
-        running.process.kill()
+@pytest.fixture(scope="module")
+def open_doors() -> Iterator[RunningServer]:
+    """A server without TLS, tokens and reflection, for everybody."""
+    running = RunningServer(
+        ZOO, threads=1, host="0.0.0.0", http_host="0.0.0.0", insecure="true", reflection="off"
+    )
+    yield running
+    running.process.kill()
 
 
-def test_beyond_loopback_http_has_the_same_certificate(authority: Authority, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def beyond(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server that listens beyond loopback, under TLS and with tokens, but lists its methods to all."""
     certificate, key = authority.server("http")
     running = RunningServer(
         ZOO,
@@ -268,28 +273,59 @@ def test_beyond_loopback_http_has_the_same_certificate(authority: Authority, tmp
         http_host="0.0.0.0",
         tls_certificate=certificate,
         tls_key=key,
-        tokens=write_tokens(tmp_path / "tokens.toml"),
+        tokens=write_tokens(tmp_path_factory.mktemp("beyond") / "tokens.toml"),
         metrics_auth=True,
+        reflection="on",
     )
+    yield running
+    running.process.kill()
+
+
+def test_the_flag_opens_the_door_on_purpose(open_doors: RunningServer) -> None:
+    assert open_doors.check() == 1
+    assert open_doors.get("/readyz")[0] == 200
+
+
+def _list_methods(server: RunningServer) -> grpc.StatusCode:
+    """Ask for reflection without a credential."""
+    asked = [reflection_pb2.ServerReflectionRequest(list_services="")]
+    call = reflection_pb2_grpc.ServerReflectionStub(server.channel).ServerReflectionInfo(
+        iter(asked), timeout=20
+    )
+    with suppress(grpc.RpcError):
+        assert len(list(call)) == 1
+    return call.code()
+
+
+def test_reflection_can_be_off(open_doors: RunningServer) -> None:
+    # Whoever calls is an administrator there.
+    assert _list_methods(open_doors) is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_reflection_can_be_free(beyond: RunningServer) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        beyond.models.ListModels(pb.ListModelsRequest(), timeout=20)
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert _list_methods(beyond) is grpc.StatusCode.OK
+
+
+def test_beyond_loopback_http_has_the_same_certificate(beyond: RunningServer, authority: Authority) -> None:
     context = ssl.create_default_context(cafile=str(authority.file))
 
     def get(path: str, token: str | None = None) -> int:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        asked = urllib.request.Request(f"https://127.0.0.1:{running.http_port}{path}", headers=headers)
+        asked = urllib.request.Request(f"https://127.0.0.1:{beyond.http_port}{path}", headers=headers)
         try:
             with urllib.request.urlopen(asked, context=context, timeout=10) as answer:
                 return answer.status
         except urllib.error.HTTPError as error:
             return error.code
 
-    try:
-        # A client that connects and says nothing keeps nobody waiting.
-        with socket.create_connection(("127.0.0.1", running.http_port)):
-            begun = time.monotonic()
-            assert get("/livez") == get("/readyz") == 200
-            assert time.monotonic() - begun < 5
-        assert [get("/metrics", token) for token in (None, "wrong", TOKENS["viewer"])] == [401, 401, 200]
-        with pytest.raises((urllib.error.URLError, ConnectionError, OSError)):
-            running.get("/livez")
-    finally:
-        running.process.kill()
+    # A client that connects and says nothing keeps nobody waiting.
+    with socket.create_connection(("127.0.0.1", beyond.http_port)):
+        begun = time.monotonic()
+        assert get("/livez") == get("/readyz") == 200
+        assert time.monotonic() - begun < 5
+    assert [get("/metrics", token) for token in (None, "wrong", TOKENS["viewer"])] == [401, 401, 200]
+    with pytest.raises((urllib.error.URLError, ConnectionError, OSError)):
+        beyond.get("/livez")
