@@ -1,4 +1,4 @@
-"""requirements.py [EXTRA]: print what pyproject.toml asks for, or one of its extras, one requirement a line."""
+"""requirements.py [EXTRA]: print what pyproject.toml, or one of its extras, asks for."""
 
 import sys
 import tomllib
