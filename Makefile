@@ -21,7 +21,7 @@ $(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[plot,tracing,gpu,postgres,training,study,dev]' -e ./client
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[plot,tracing,gpu,postgres,training,study,torchserve,dev]' -e ./client
 	@touch $@
 
 setup: $(VENV)/.dev  ## Install everything into .venv

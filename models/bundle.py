@@ -238,7 +238,7 @@ def read_bundle(path: str | Path) -> Bundle:
     return bundle
 
 
-def verify(folder: Path, label: str) -> Bundle:
+def verify(folder: Path, label: str, beside: frozenset[str] = frozenset()) -> Bundle:
     """Verify a folder as `read_bundle` does, whatever the folder is called.
 
     Parameters
@@ -247,6 +247,8 @@ def verify(folder: Path, label: str) -> Bundle:
         Where the files lie.
     label : str
         What errors call the bundle.
+    beside : frozenset of str
+        What else may lie there and is no part of the bundle.
 
     Returns
     -------
@@ -260,7 +262,7 @@ def verify(folder: Path, label: str) -> Bundle:
     """
     manifest_bytes = read_plain(folder, MANIFEST, label, limit=MAX_MANIFEST_BYTES)
     bundle = Bundle(folder, _parse(manifest_bytes, label), hashlib.sha256(manifest_bytes).hexdigest())
-    _check_listing(bundle, label)
+    _check_listing(bundle, label, beside)
     for file in sorted(bundle.manifest.files):
         _verified(bundle, file)
     _check_parts(bundle)
@@ -278,7 +280,7 @@ def _parse(data: bytes, label: str) -> Manifest:
         raise BundleInvalid(label, field, first["msg"] + value) from error
 
 
-def _check_listing(bundle: Bundle, label: str) -> None:
+def _check_listing(bundle: Bundle, label: str, beside: frozenset[str]) -> None:
     listed = bundle.manifest.files
     unlisted = sorted(REQUIRED - set(listed))
     if unlisted:
@@ -288,7 +290,7 @@ def _check_listing(bundle: Bundle, label: str) -> None:
     present = {file.name for file in bundle.path.iterdir()}
     for file in sorted(set(listed) - present):
         raise BundleCorrupt(label, file, "is missing; restore the bundle")
-    for file in sorted(present - set(listed) - {MANIFEST}):
+    for file in sorted(present - set(listed) - {MANIFEST} - beside):
         raise BundleCorrupt(label, file, f"is not listed in {MANIFEST}; remove it")
 
 

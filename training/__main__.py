@@ -1,6 +1,7 @@
 """The commands that make models, and the one that shows what moves them: `python -m training`.
 
-`lesions`, `sex` and `growth` make a model; `exemplars` finds the real images that its units answer to.
+`lesions`, `sex` and `growth` make a model; `exemplars` finds the real images that its units answer to;
+`export` writes it for another server.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import typer
 
 from training.exemplars_command import exemplars
+from training.export_command import export
 from training.lesions.command import lesions
 from training.whole.growth_command import growth
 from training.whole.sex import sex
@@ -21,6 +23,7 @@ app.command()(lesions)
 app.command()(sex)
 app.command()(growth)
 app.command()(exemplars)
+app.command()(export)
 
 
 @app.callback()

@@ -1,19 +1,29 @@
 """From the names in a request to bundles, and from there to a plan."""
 
+from typing import Protocol
+
 import models
-from models import Bundle, Repository
+from models import Bundle
 from neurofv.v1 import visualization_service_pb2 as vis
 from service.errors import InvalidField, ModelNotFound
 from service.jobs.plan import Plan, make_plan
 from service.settings import Settings
 
 
-def find_bundle(repository: Repository, name: str, version: int) -> Bundle:
+class Bundles(Protocol):
+    """Where bundles lie: a repository, or an archive of one."""
+
+    def get(self, name: str, version: int | None = None) -> Bundle:
+        """Return a verified bundle; see `models.Repository.get`."""
+        ...
+
+
+def find_bundle(repository: Bundles, name: str, version: int) -> Bundle:
     """Return the bundle that a request names.
 
     Parameters
     ----------
-    repository : Repository
+    repository : Bundles
         Where it lies.
     name : str
         From the request.
@@ -45,14 +55,14 @@ def find_bundle(repository: Repository, name: str, version: int) -> Bundle:
         raise ModelNotFound(wanted, error.available, "the repository") from None
 
 
-def find_plan(request: vis.VisualizeRequest, repository: Repository, settings: Settings) -> Plan:
+def find_plan(request: vis.VisualizeRequest, repository: Bundles, settings: Settings) -> Plan:
     """Plan a request.
 
     Parameters
     ----------
     request : VisualizeRequest
         As it came, or resolved.
-    repository : Repository
+    repository : Bundles
         Where its models lie.
     settings : Settings
         The server's limits.

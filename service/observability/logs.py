@@ -51,6 +51,17 @@ def configure_logs(form: str, level: str) -> None:
     level : str
         Least level that is written.
     """
+    configure_events(form, level)
+    logging.basicConfig(handlers=[_Library()], level=logging.WARNING, force=True)
+    # A handler that fails would print what it was given.
+    logging.raiseExceptions = False
+    logging.captureWarnings(True)
+    sys.excepthook = _escaped
+    threading.excepthook = lambda failed: _escaped(failed.exc_type, failed.exc_value, failed.exc_traceback)
+
+
+def configure_events(form: str, level: str) -> None:
+    """Set up structlog alone, in a process whose other log lines are not ours; see `configure_logs`."""
     renderer = (
         structlog.processors.JSONRenderer()
         if form == "json"
@@ -70,12 +81,6 @@ def configure_logs(form: str, level: str) -> None:
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(handlers=[_Library()], level=logging.WARNING, force=True)
-    # A handler that fails would print what it was given.
-    logging.raiseExceptions = False
-    logging.captureWarnings(True)
-    sys.excepthook = _escaped
-    threading.excepthook = lambda failed: _escaped(failed.exc_type, failed.exc_value, failed.exc_traceback)
 
 
 def keep_places(_: Any, __: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

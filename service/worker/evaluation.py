@@ -83,9 +83,7 @@ def transfer(plan: Plan, item: int, other: LoadedModel, whole: np.ndarray) -> vi
         The class it names, and the probability of the class that was driven.
     """
     manifest = other.bundle.manifest
-    with torch.no_grad():
-        reader = other.network.reader([manifest.classifier_layer])
-        logits = reader(torch.from_numpy(whole)[None, None].to(other.device))[manifest.classifier_layer][0]
+    logits = other.logits(whole)
     probabilities = logits.softmax(0).tolist()
     named = manifest.classes[int(logits.argmax())]
     found = vis.Transfer(model=manifest.name, version=manifest.version, class_name=named)

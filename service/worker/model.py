@@ -41,6 +41,24 @@ class LoadedModel:
         background = np.clip(bundle.reference().get_fdata(dtype=np.float32), low, high)
         return cls(bundle, engine.Prepared(bundle.network().to(device)), background, device)
 
+    def logits(self, volume: np.ndarray) -> torch.Tensor:
+        """Return what the network says of each class.
+
+        Parameters
+        ----------
+        volume : ndarray, (X, Y, Z), float32
+            On the whole grid, model units.
+
+        Returns
+        -------
+        Tensor, (classes,)
+            Before the softmax.
+        """
+        layer = self.bundle.manifest.classifier_layer
+        with torch.no_grad():
+            read = self.network.reader([layer])(torch.from_numpy(volume)[None, None].to(self.device))
+        return read[layer][0]
+
     def surroundings(self, plan: Plan) -> np.ndarray:
         """Return what shows outside the canvas: the person's image if it starts there, or the reference."""
         on_subject = isinstance(plan.spec.start, engine.SubjectImage) and plan.images.subject is not None

@@ -1,0 +1,1 @@
+"""The way in through TorchServe: its handler, which runs what the worker runs."""
