@@ -20,6 +20,7 @@ from models.archive import read_archive
 from neurofv.v1 import visualization_service_pb2 as vis
 from service.device import choose_device
 from service.errors import InvalidField, ServiceError
+from service.jobs.admission import bare_request
 from service.jobs.bundles import find_plan
 from service.jobs.images import without_images
 from service.observability.logs import configure_events
@@ -177,8 +178,9 @@ class Handler:
         }
         return json.dumps(answer).encode()
 
-    def _visualize(self, request: vis.VisualizeRequest, stream: Stream) -> bytes:
+    def _visualize(self, asked: vis.VisualizeRequest, stream: Stream) -> bytes:
         """Run a request; tell its events but the last, which is returned."""
+        request = bare_request(asked)
         if request.comparisons.transfer_model:
             rule = "names a second model, but an archive holds one; ask the native service"
             raise InvalidField("comparisons.transfer_model", rule)

@@ -1,3 +1,5 @@
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -5,11 +7,17 @@ import pytest
 import torch
 from google.rpc import status_pb2
 from grpc import StatusCode
+from ts.context import Context, RequestProcessor
 from ts.utils.util import PredictionException
 
-from models import ZOO, ModelNotFound, read_bundle
+from models import ZOO, BundleCorrupt, ModelNotFound, read_bundle
+from neurofv.v1 import visualization_service_pb2 as vis
+from service.torchserve import handler
 from service.torchserve.handler import Archive, Handler, _settings
 from service.torchserve.told import refusal
+from tests.integration.torchserve import read_frames
+from tests.service.requests import CUBE, request
+from training.torchserve_archive import write_archive
 
 
 def _context(**facts: object) -> SimpleNamespace:
@@ -47,3 +55,50 @@ def test_no_error_becomes_one_after_which_clients_try_again_by_themselves(code: 
     assert isinstance(raised, PredictionException)
     assert raised.error_code != 503
     assert raised.message.endswith(": why")
+
+
+class Call:
+    """A call over HTTP, and what is sent of its stream, in TorchServe's frames."""
+
+    def __init__(self, folder: Path) -> None:
+        self.context = Context("lesion-shapes", str(folder), {}, 1, None, "0.12.0")
+        self.context.request_ids = {0: "an-id"}
+        self.context.request_processor = [RequestProcessor({"Host": "localhost"})]
+        self.context.cl_socket = self
+        self.sent: list[bytes] = []
+
+    def sendall(self, data: bytearray) -> None:
+        self.sent.append(bytes(data))
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call]:
+    archive = write_archive(read_bundle(ZOO / "lesion-shapes" / "1"), tmp_path / "store")
+    with zipfile.ZipFile(archive) as packed:
+        packed.extractall(tmp_path / "unpacked")
+    # It is for a process of its own.
+    monkeypatch.setattr(handler, "configure_events", lambda *_: None)
+    threads = torch.get_num_threads()
+    yield Call(tmp_path / "unpacked")
+    torch.set_num_threads(threads)
+
+
+def test_no_run_takes_the_worker_for_longer_than_allowed(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEUROFV_TORCHSERVE_SECONDS", "0.01")
+    monkeypatch.setenv("NEUROFV_THREADS", "1")
+    served = Handler()
+    served.initialize(call.context)
+    asked = request(CUBE, "canvas { size_mm { i: 48 j: 48 k: 48 } } steps: 5000 stopping { seconds: 600 }")
+    (last,) = served.handle([{"body": asked.SerializeToString()}], call.context)
+    ((event,), status) = read_frames(last)
+    assert status is None
+    assert event.completed.evaluation.stop_reason == vis.STOP_REASON_TIME
+    assert event.completed.provenance.request.stopping.seconds == 0.01
+    assert len(call.sent) < 30
+
+
+def test_an_archive_that_was_altered_is_not_loaded(call: Call) -> None:
+    folder = Path(call.context.system_properties["model_dir"])
+    (folder / "weights.safetensors").write_bytes(b"")
+    with pytest.raises(BundleCorrupt, match=r"weights\.safetensors"):
+        Handler().initialize(call.context)
