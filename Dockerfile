@@ -53,6 +53,7 @@ RUN chmod 755 /opt/neurofv/bin/neurofv-ready \
 FROM builder AS training-builder
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python3 requirements.py training > training.txt \
+    && python3 requirements.py torchserve | grep '^torch-model-archiver' >> training.txt \
     && python3 -m pip --python /opt/neurofv install --quiet ${PIP_EXTRA_ARGS} -c constraints.txt -r training.txt \
     && find /opt/neurofv/lib/python3.11/site-packages -type d -name tests -prune -exec rm -rf {} +
 
@@ -109,7 +110,11 @@ RUN mkdir -p /usr/share/man/man1 \
     && install -d -m 0755 /models
 COPY --from=torchserve-builder /opt/neurofv /opt/neurofv
 # TorchServe unpacks archives, and writes its logs and its tokens (key_file.json, in the working directory).
-ENV TMPDIR=/data \
+# Calls come from outside the container; the management stays on its loopback.
+ENV TS_INFERENCE_ADDRESS=http://0.0.0.0:8080 \
+    TS_METRICS_ADDRESS=http://0.0.0.0:8082 \
+    TS_GRPC_INFERENCE_ADDRESS=0.0.0.0 \
+    TMPDIR=/data \
     TEMP=/data \
     LOG_LOCATION=/data/logs \
     METRICS_LOCATION=/data/logs \
@@ -117,7 +122,8 @@ ENV TMPDIR=/data \
 WORKDIR /data
 USER 10001:10001
 EXPOSE 7070 8080 8082
-ENTRYPOINT ["torchserve", "--start", "--foreground", "--model-store", "/models", "--ts-config", "/opt/neurofv/share/torchserve/config.properties"]
+ENTRYPOINT ["torchserve", "--start", "--foreground", "--ncs", "--model-store", "/models", \
+    "--ts-config", "/opt/neurofv/share/torchserve/config.properties"]
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 ARG CREATED=unknown
