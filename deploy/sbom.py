@@ -1,7 +1,8 @@
 """sbom.py OUT [PYTHON]: write what the service runs on as a CycloneDX bill of materials.
 
-Without PYTHON the pinned requirements are installed into an environment of their own, as in the image; with it, that
-interpreter's environment is described. The same environment gives the same bytes: no time, no serial number.
+Without PYTHON the pinned requirements are installed into an environment of their own, as in the image; with
+it, that interpreter's environment is described. The same environment gives the same bytes: no time, no serial
+number.
 """
 
 import subprocess

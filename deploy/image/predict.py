@@ -1,4 +1,4 @@
-"""predict.py URL KEYS: let TorchServe tell the classes of the shipped model's mean brain, and check what comes."""
+"""predict.py URL KEYS: let TorchServe predict the class of a mean brain, and check it."""
 
 import json
 import sys

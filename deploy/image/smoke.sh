@@ -26,7 +26,8 @@ ports=(50051 8002)
 scratch=$(mktemp -d)
 chmod 711 "$scratch"
 # What the container keeps; docker and buildah alike take this folder for the image's volume.
-install -d -o "$UID_INSIDE" -g "$UID_INSIDE" -m 0700 "$scratch/data"
+mkdir "$scratch/data"
+chown "$UID_INSIDE:$UID_INSIDE" "$scratch/data" 2> /dev/null || chmod 777 "$scratch/data"
 mounts=("--volume=$scratch/data:/data:rw")
 
 start_docker() {
