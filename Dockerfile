@@ -62,6 +62,8 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python3 requirements.py torchserve > torchserve.txt \
     && python3 -m pip --python /opt/neurofv install --quiet ${PIP_EXTRA_ARGS} -c constraints.txt -r torchserve.txt
 COPY deploy/torchserve /opt/neurofv/share/torchserve
+COPY deploy/image/torchserve.sh /opt/neurofv/bin/neurofv-torchserve
+RUN chmod 755 /opt/neurofv/bin/neurofv-torchserve
 
 FROM ${BASE} AS runtime
 RUN apt-get update -qq \
@@ -122,8 +124,7 @@ ENV TS_INFERENCE_ADDRESS=http://0.0.0.0:8080 \
 WORKDIR /data
 USER 10001:10001
 EXPOSE 7070 8080 8082
-ENTRYPOINT ["torchserve", "--start", "--foreground", "--ncs", "--model-store", "/models", \
-    "--ts-config", "/opt/neurofv/share/torchserve/config.properties"]
+ENTRYPOINT ["neurofv-torchserve"]
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 ARG CREATED=unknown

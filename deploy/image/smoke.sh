@@ -109,8 +109,7 @@ print(*(config["Entrypoint"] if sys.argv[1] == "entrypoint" else config["Healthc
 
 health() {
     if [ "$TARGET" = torchserve ]; then
-        "$PYTHON" -c 'import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1]).read().decode())' \
-            "http://$server/ping"
+        "$PYTHON" deploy/image/predict.py ping "http://$server" "$scratch/data/key_file.json"
         return
     fi
     configured health
@@ -246,7 +245,7 @@ smoke_torchserve() {
     wait_until_ready
     check_user
     check_read_only
-    "$PYTHON" deploy/image/predict.py "http://$server" "$scratch/data/key_file.json"
+    "$PYTHON" deploy/image/predict.py predict "http://$server" "$scratch/data/key_file.json"
     stop
 }
 
