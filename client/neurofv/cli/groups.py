@@ -126,7 +126,7 @@ class Method:
     start: options.Start = None
     subject: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A person's NIfTI, for --start subject or --compare."),
+        typer.Option(metavar="FILE", help="A person's NIfTI or .mgz, for --start subject or --compare."),
     ] = None
     parameterization: Annotated[
         list[str] | None,
