@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format proto docs serve image bench-service bench-speed bench-peers soak bench-reliability study study-quick train clean
+.PHONY: help setup demo test lint format proto docs serve image images sbom bench-service bench-speed bench-peers soak bench-reliability study study-quick train clean
 
 help:  ## Show what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -58,6 +58,15 @@ docs: $(VENV)/.dev  ## Write docs/reference from the code
 image: $(VENV)/.run  ## Build the container image and let it answer a request
 	PYTHON=$(BIN)/python deploy/image/build.sh
 	PYTHON=$(BIN)/python deploy/image/smoke.sh
+
+images: $(VENV)/.dev  ## The same with the images of training and TorchServe
+	for target in service training torchserve; do \
+		TARGET=$$target PYTHON=$(BIN)/python deploy/image/build.sh || exit; \
+		TARGET=$$target PYTHON=$(BIN)/python deploy/image/smoke.sh || exit; \
+	done
+
+sbom: $(VENV)/.dev  ## Write what the service runs on as CycloneDX to dist/sbom.cdx.json
+	$(BIN)/python deploy/sbom.py dist/sbom.cdx.json
 
 bench-service: $(VENV)/.dev  ## Measure the service's latencies; writes benchmarks/results/service.json
 	$(BIN)/python -m benchmarks.service

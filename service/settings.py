@@ -82,7 +82,8 @@ class Settings(BaseSettings):
         True, description="Whether jobs of one model, layer and method that wait at once share a batch."
     )
     brains: Path | None = Field(
-        None, description="Folder of real brains (NIfTI, in the model's space) on which patches are pasted."
+        None,
+        description="Folder of real brains (NIfTI, .mgz; in the model's space) on which patches are pasted.",
     )
     checkpoint_seconds: float = Field(
         10.0, ge=0, description="Seconds between checkpoints; 0 for one at every step."

@@ -18,6 +18,8 @@ NORMALIZATION = Quantile(quantile=0.995)
 """How images become model units: bright tissue lies near 1."""
 INTENSITY_RANGE = (0.0, 1.1)
 """Model units that a brain may take; brighter voxels are clipped."""
+ENDINGS = (".nii.gz", ".nii", ".mgz", ".mgh")
+"""Of the files that are read; BIDS itself knows the first two."""
 SPACE = re.compile(r"_space-([A-Za-z0-9]+)_")
 
 
@@ -107,15 +109,17 @@ def find_scan(root: Path, subject: str, description: str) -> Path:
     CohortError
         If there is none, or more than one.
     """
-    pattern = f"{subject}_*desc-{description}_T1w.nii.gz"
-    found = sorted((root / subject / "anat").glob(pattern))
+    pattern = f"{subject}_*desc-{description}_T1w"
+    folder = root / subject / "anat"
+    found = sorted(path for ending in ENDINGS for path in folder.glob(pattern + ending))
     if not found:
         raise CohortError(
-            f"{subject}: no scan {subject}/anat/{pattern}; add it or remove the subject from participants.tsv"
+            f"{subject}: no scan {subject}/anat/{pattern}.nii.gz (or .nii, .mgz); "
+            "add it or remove the subject from participants.tsv"
         )
     if len(found) > 1:
         raise CohortError(
-            f"{subject}: {len(found)} scans match {pattern}; keep one: {', '.join(p.name for p in found)}"
+            f"{subject}: {len(found)} scans match {pattern}.*; keep one: {', '.join(p.name for p in found)}"
         )
     return found[0]
 
@@ -161,7 +165,8 @@ def read_cohort(root: Path, description: str = "affinebrain", show: bool = False
     Parameters
     ----------
     root : Path
-        Root of the dataset: `participants.tsv` and `sub-*/anat/*_desc-<description>_T1w.nii.gz`.
+        Root of the dataset: `participants.tsv` and `sub-*/anat/*_desc-<description>_T1w.nii.gz`
+        (or `.nii`, `.mgz`).
     description : str
         Value of the BIDS entity `desc`.
     show : bool

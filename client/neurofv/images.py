@@ -14,7 +14,7 @@ Image = str | PathLike[str] | bytes | SpatialImage
 
 
 def nifti_bytes(image: object, path: str) -> bytes:
-    """Return an image as the content of a NIfTI file.
+    """Return an image as the content of a file that the server reads: NIfTI, or FreeSurfer's `.mgz`.
 
     Parameters
     ----------
@@ -31,16 +31,30 @@ def nifti_bytes(image: object, path: str) -> bytes:
     Raises
     ------
     InvalidRequest
-        It is none of these.
+        It is none of these, or a file that holds no image by itself: DICOM, or one of a `.hdr`/`.img` pair.
     OSError
         The file cannot be read.
     """
     if isinstance(image, bytes):
         return image
     if isinstance(image, str | PathLike):
-        return Path(image).read_bytes()
+        return _read(Path(image), path)
     if isinstance(image, SpatialImage):
         # Without a time stamp the same image has the same digest.
         return gzip.compress(nibabel.Nifti1Image.from_image(image).to_bytes(), compresslevel=1, mtime=0)
-    remedy = "give a NIfTI file's path, its bytes, or an image of nibabel"
+    remedy = "give the path of a NIfTI or .mgz file, its bytes, or an image of nibabel"
     raise InvalidRequest(path, type(image).__name__, remedy)
+
+
+def _read(file: Path, path: str) -> bytes:
+    """Read a file; what only becomes an image together with others is refused."""
+    if file.is_dir():
+        remedy = "it is a folder; give one file. A DICOM series becomes one with dcm2niix"
+        raise InvalidRequest(path, str(file), remedy)
+    data = file.read_bytes()
+    if data[128:132] == b"DICM":
+        raise InvalidRequest(path, str(file), "it is DICOM; convert the series to NIfTI with dcm2niix")
+    if file.suffix in (".hdr", ".img"):
+        remedy = "it is half of a .hdr/.img pair; save the image as one file, .nii or .nii.gz"
+        raise InvalidRequest(path, str(file), remedy)
+    return data

@@ -60,8 +60,8 @@ class Choices(TypedDict, total=False):
         Weighted sums and all else that the messages of `neurofv.v1.method_pb2` can say; several make as
         many volumes.
     subject : str, PathLike, bytes or SpatialImage
-        A person's image for `start="subject"` or `compare`: a NIfTI file's path, its content, or an image
-        of nibabel. The server never stores it.
+        A person's image for `start="subject"` or `compare`: the path of a NIfTI or .mgz file, its content,
+        or an image of nibabel. The server never stores it.
     canvas_mm : float or sequence of 3 float
         Edge lengths of the box that is optimized; 0 means the whole axis.
     center_mm : sequence of 3 float

@@ -9,6 +9,7 @@ from typing import Any
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
+from neurofv.bids import check_dataset, describe_dataset
 from neurofv.errors import InvalidRequest
 from neurofv.files import write_atomically
 from neurofv.images import Image, nifti_bytes
@@ -97,14 +98,18 @@ class Visualization:
         Returns
         -------
         dict
-            `item`, `job`, `request` (with every default filled in), `evaluation` and
-            `provenance`, as the proto's JSON with its own field names.
+            BIDS' own `Description` and `SpatialReference`; `item`, `job`, `request` (with every default
+            filled in), `evaluation` and `provenance`, as the proto's JSON with its own field names.
         """
         provenance = vis.Provenance()
         provenance.CopyFrom(self.provenance)
         # The request has its own place.
         provenance.ClearField("request")
+        model = f"{self.provenance.model}/{self.provenance.version}"
         return {
+            "Description": f"Feature visualization of {self.title}; synthetic, no scan",
+            # The bundle's own mean image, on whose grid the volume lies.
+            "SpatialReference": f"neurofv:{model}/reference.nii.gz",
             "item": self.item,
             "job": self.job,
             "request": _plain(self.request),
@@ -112,7 +117,7 @@ class Visualization:
             "provenance": _plain(provenance),
         }
 
-    def save(self, path: str | Path) -> tuple[Path, ...]:
+    def save(self, path: str | Path, bids: bool = False, rights: str = "") -> tuple[Path, ...]:
         """Write each volume, its sidecar and its extras; older files of these names are replaced.
 
         Parameters
@@ -120,6 +125,10 @@ class Visualization:
         path : str or Path
             A directory, in which the server's BIDS-like names are used, or, for a single volume, a name
             that ends in `.nii.gz`.
+        bids : bool
+            Make the directory a derivative data set of BIDS: with a description and a README.
+        rights : str
+            For its description: the license of the model's data, which shine through (`Model.license`).
 
         Returns
         -------
@@ -130,11 +139,14 @@ class Visualization:
         Raises
         ------
         InvalidRequest
-            The name has another ending, or one name is given for several volumes.
+            The name has another ending, or one name is given for several volumes or for a data set; the
+            directory is another data set.
         OSError
             A file cannot be written.
         """
-        single = is_file(path, len(self.items))
+        single = is_file(path, len(self.items), bids)
+        if bids:
+            check_dataset(Path(path))
         files: list[Path] = []
         for each in self.items:
             for name, volume in {"": each.volume, **each.extras}.items():
@@ -143,10 +155,12 @@ class Visualization:
                     target = beside(target, f"_{name}{SUFFIX}")
                 # Unlike objectives may drive the same unit, of which the server's names are made.
                 if target in files:
-                    target = beside(target, f"_item{each.item}{SUFFIX}")
+                    target = target.with_name(_apart(target.name, each.item))
                 files.append(volume.save(target))
                 if not name:
                     files.append(each._write_sidecar(target))
+        if bids:
+            describe_dataset(Path(path), dict(self.provenance.software).get("neurofv", ""), rights)
         return tuple(files)
 
     def _write_sidecar(self, nifti: Path) -> Path:
@@ -156,7 +170,7 @@ class Visualization:
         return path
 
 
-def is_file(path: str | Path, volumes: int = 1) -> bool:
+def is_file(path: str | Path, volumes: int = 1, bids: bool = False) -> bool:
     """Say whether a path to save to means one file, and no directory.
 
     Parameters
@@ -165,16 +179,19 @@ def is_file(path: str | Path, volumes: int = 1) -> bool:
         As `Visualization.save` takes it.
     volumes : int
         How many volumes are to be saved.
+    bids : bool
+        Whether they are to be a data set, which needs a directory.
 
     Raises
     ------
     InvalidRequest
-        It is one file's name, for several volumes, or no name for a volume at all.
+        It is one file's name, for several volumes or a data set, or no name for a volume at all.
     """
-    if volumes == 1:
+    if volumes == 1 and not bids:
         return target_path(path, "any").name != "any"
     if Path(path).name.endswith(SUFFIX) and not Path(path).is_dir():
-        remedy = f"name a directory for the {volumes} volumes, such as {str(path).removesuffix(SUFFIX)}"
+        content = "data set" if bids else f"{volumes} volumes"
+        remedy = f"name a directory for the {content}, such as {str(path).removesuffix(SUFFIX)}"
         raise InvalidRequest("path", str(path), remedy)
     return False
 
@@ -182,6 +199,14 @@ def is_file(path: str | Path, volumes: int = 1) -> bool:
 def beside(nifti: Path, suffix: str) -> Path:
     """Return the name of a file that accompanies `name.nii.gz`: `name` with another ending."""
     return nifti.with_name(nifti.name.removesuffix(SUFFIX) + suffix)
+
+
+def _apart(name: str, item: int) -> str:
+    """Return a server's name with an entity that tells items of one unit apart."""
+    head, found, label = name.rpartition("_desc-")
+    if not found:
+        return f"{name.removesuffix(SUFFIX)}_item{item}{SUFFIX}"
+    return f"{head}_item-{item}{found}{label}"
 
 
 def read_request(sidecar: str | Path, subject: Image | None = None) -> vis.VisualizeRequest:

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# build.sh: build the image, with docker if its engine answers, otherwise with buildah.
+# build.sh: build an image, with docker if its engine answers, otherwise with buildah.
 #
+#   TARGET          stage: service, training or torchserve (default: service)
 #   ENGINE          docker or buildah (default: what is there)
-#   IMAGE           name of the image (default: neurofv:latest)
+#   IMAGE           name of the image (default: neurofv:latest, neurofv-training:latest, neurofv-torchserve:latest)
 #   BASE            base image (default: debian:bookworm-slim)
 #   TORCH_INDEX     index of torch's CPU builds (default: the Dockerfile's, or none if pip's settings
 #                   name a folder that holds a wheel of torch)
@@ -97,7 +98,7 @@ build() {
         --build-arg "REVISION=$(git rev-parse HEAD 2> /dev/null || echo unknown)"
         --build-arg "CREATED=$(date -u +%Y-%m-%dT%H:%M:%SZ)"
         --secret "id=pip,src=$pip_conf"
-        --tag "$IMAGE" --file Dockerfile
+        --target "$TARGET" --tag "$IMAGE" --file Dockerfile
     )
     if [ -n "${TORCH_INDEX+set}" ] || [ -n "$torch_is_local" ]; then
         arguments+=(--build-arg "TORCH_INDEX=${TORCH_INDEX:-}")
@@ -105,8 +106,8 @@ build() {
     if [ "$ENGINE" = docker ]; then
         docker build "${arguments[@]}" .
     else
-        # Docker's format: OCI's has no health check.
-        buildah build --format docker "${mounts[@]}" "${arguments[@]}" .
+        # Docker's format: OCI's has no health check. Layers are kept, as docker does: stages share them.
+        buildah build --layers --format docker "${mounts[@]}" "${arguments[@]}" .
     fi
 }
 

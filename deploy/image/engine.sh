@@ -1,9 +1,17 @@
 # shellcheck shell=bash
-# Which tool builds and runs the image; sourced by build.sh and smoke.sh.
+# Which image is meant, and which tool builds and runs it; sourced by build.sh and smoke.sh.
 #
-# Sets ENGINE (docker or buildah) and IMAGE; values from the environment win.
+# Sets ENGINE (docker or buildah), TARGET and IMAGE; values from the environment win.
 
-IMAGE=${IMAGE:-neurofv:latest}
+TARGET=${TARGET:-service}
+case $TARGET in
+    service) IMAGE=${IMAGE:-neurofv:latest} ;;
+    training | torchserve) IMAGE=${IMAGE:-neurofv-$TARGET:latest} ;;
+    *)
+        echo "${0##*/}: TARGET is '$TARGET'; it must be service, training or torchserve" >&2
+        exit 1
+        ;;
+esac
 
 choose_engine() {
     if [ -z "${ENGINE:-}" ]; then

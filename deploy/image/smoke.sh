@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# smoke.sh: run the image and let a client on this machine stream a visualization from it.
+# smoke.sh: run an image. From the server a client on this machine streams a visualization, the trainer trains
+# a network of six steps and exports an archive, TorchServe predicts with one.
 #
-#   ENGINE, IMAGE   as in build.sh
-#   PYTHON          a Python 3.11 that has the neurofv client (default: .venv/bin/python, else python3)
+#   ENGINE, IMAGE, TARGET  as in build.sh
+#   PYTHON          a Python 3.11 that has the neurofv client (default: .venv/bin/python, else python3);
+#                   for torchserve also the extra `torchserve`, for the archive
 #
-# docker runs it with a read-only file system, no capabilities and no new privileges. buildah cannot; there
+# docker runs them with a read-only file system, no capabilities and no new privileges. buildah cannot; there
 # the few places that the image's user could write to are covered by an empty read-only folder.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -20,39 +22,64 @@ UID_INSIDE=10001
 START_SECONDS=120
 STOP_SECONDS=10
 container=''
-read_only=()
+ports=(50051 8002)
 scratch=$(mktemp -d)
+chmod 711 "$scratch"
+# What the container keeps; docker and buildah alike take this folder for the image's volume.
+mkdir "$scratch/data"
+chown "$UID_INSIDE:$UID_INSIDE" "$scratch/data" 2> /dev/null || chmod 777 "$scratch/data"
+mounts=("--volume=$scratch/data:/data:rw")
 
 start_docker() {
     # Inside, the server listens on every address; outside, its ports are published on loopback only. So
     # plaintext is accepted here, and only here: the image itself insists on a certificate.
     container=$(docker run --detach --read-only --cap-drop ALL --security-opt no-new-privileges \
-        --env NEUROFV_INSECURE=true --publish 127.0.0.1::50051 --publish 127.0.0.1::8002 "$IMAGE")
-    server=$(docker port "$container" 50051/tcp)
-    operator=$(docker port "$container" 8002/tcp)
+        --env NEUROFV_INSECURE=true "${mounts[@]}" "${ports[@]/#/--publish=127.0.0.1::}" "$IMAGE")
+    server=$(docker port "$container" "${ports[0]}/tcp")
+    operator=$(docker port "$container" "${ports[1]}/tcp")
     pid=$(docker inspect --format '{{.State.Pid}}' "$container")
 }
 
 start_buildah() {
-    local ports place
-    container=$(buildah from --pull-never "$IMAGE")
-    mkdir "$scratch/empty"
-    for place in /tmp /var/tmp /run/lock /var/lib/neurofv; do
-        read_only+=(--volume "$scratch/empty:$place:ro")
-    done
-    # What the server keeps; docker gives the image's volume a place of its own.
-    install -d -o "$UID_INSIDE" -g "$UID_INSIDE" -m 0700 "$scratch/data"
-    read_only+=(--volume "$scratch/data:/data:rw")
+    local first second
+    prepare_buildah
     # The container shares this machine's network: take two ports that are free, also on loopback only.
-    ports=$(free_port)
-    buildah config --env NEUROFV_HOST=127.0.0.1 --env "NEUROFV_PORT=$ports" "$container"
-    server=127.0.0.1:$ports
-    ports=$(free_port)
-    buildah config --env NEUROFV_HTTP_HOST=127.0.0.1 --env "NEUROFV_HTTP_PORT=$ports" "$container"
-    operator=127.0.0.1:$ports
+    first=$(free_port)
+    second=$(free_port)
+    server=127.0.0.1:$first
+    operator=127.0.0.1:$second
+    if [ "$TARGET" = service ]; then
+        buildah config --env NEUROFV_HOST=127.0.0.1 --env "NEUROFV_PORT=$first" \
+            --env NEUROFV_HTTP_HOST=127.0.0.1 --env "NEUROFV_HTTP_PORT=$second" "$container"
+    else
+        buildah config --env "TS_INFERENCE_ADDRESS=http://$server" --env "TS_METRICS_ADDRESS=http://$operator" \
+            --env TS_GRPC_INFERENCE_ADDRESS=127.0.0.1 --env "TS_GRPC_INFERENCE_PORT=$(free_port)" \
+            --env "TS_MANAGEMENT_ADDRESS=http://127.0.0.1:$(free_port)" \
+            --env "TS_GRPC_MANAGEMENT_PORT=$(free_port)" "$container"
+    fi
     configured entrypoint
     inside "${words[@]}" > "$scratch/log" 2>&1 &
     runner=$!
+}
+
+# Sets `container`, and covers what its user could write to.
+prepare_buildah() {
+    local place
+    container=$(buildah from --pull-never "$IMAGE")
+    mkdir "$scratch/empty"
+    for place in /tmp /var/tmp /run/lock /var/lib/neurofv; do
+        mounts+=("--volume=$scratch/empty:$place:ro")
+    done
+}
+
+# Runs the image's own command with other arguments, to its end.
+once() {
+    if [ "$ENGINE" = docker ]; then
+        docker run --rm --read-only --cap-drop ALL --security-opt no-new-privileges "${mounts[@]}" "$IMAGE" "$@"
+    else
+        configured entrypoint
+        inside "${words[@]}" "$@"
+    fi
 }
 
 inside() {
@@ -60,7 +87,7 @@ inside() {
         docker exec "$container" "$@"
     else
         # exec: in the background this function's own process is then buildah.
-        (exec buildah run "${read_only[@]}" "$container" -- "$@")
+        (exec buildah run "${mounts[@]}" "$container" -- "$@")
     fi
 }
 
@@ -81,6 +108,10 @@ print(*(config["Entrypoint"] if sys.argv[1] == "entrypoint" else config["Healthc
 }
 
 health() {
+    if [ "$TARGET" = torchserve ]; then
+        "$PYTHON" deploy/image/predict.py ping "http://$server" "$scratch/data/key_file.json"
+        return
+    fi
     configured health
     inside "${words[@]}"
 }
@@ -181,14 +212,44 @@ cleanup() {
     rm -rf "$scratch"
 }
 
+smoke_service() {
+    "start_$ENGINE"
+    wait_until_ready
+    check_user
+    check_read_only
+    "$PYTHON" deploy/image/stream.py "$server"
+    "$PYTHON" -c 'import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1]).read().decode())' \
+        "http://$operator/metrics" | grep -E '^(neurofv_jobs_finished_total|neurofv_volumes_sent_total)'
+    stop
+}
+
+smoke_training() {
+    PYTHONPATH=. "$PYTHON" -c 'import sys; from pathlib import Path; from tests.brains import make_cohort
+make_cohort(Path(sys.argv[1]))' "$(mkdir "$scratch/cohort" && echo "$scratch/cohort")"
+    mounts+=("--volume=$scratch/cohort:/cohort:ro")
+    [ "$ENGINE" = docker ] || prepare_buildah
+    once --help | grep lesions
+    once lesions --cohort /cohort --out trained --steps 6 --draws 1 | tail -n 3
+    once export trained/lesion-shapes/1 --torchserve store
+    [ "$(stat --format %u "$scratch/data/trained/lesion-shapes/1/bundle.json")" = "$UID_INSIDE" ] ||
+        fail "the bundle does not belong to uid $UID_INSIDE"
+    [ "$ENGINE" = docker ] || check_read_only
+}
+
+smoke_torchserve() {
+    mkdir "$scratch/store"
+    "$PYTHON" -m training export lesion-shapes --torchserve "$scratch/store"
+    mounts+=("--volume=$scratch/store:/models:ro")
+    ports=(8080 8082)
+    "start_$ENGINE"
+    wait_until_ready
+    check_user
+    check_read_only
+    "$PYTHON" deploy/image/predict.py predict "http://$server" "$scratch/data/key_file.json"
+    stop
+}
+
 choose_engine
 trap cleanup EXIT
 echo "image: $IMAGE, $(image_size), $ENGINE"
-"start_$ENGINE"
-wait_until_ready
-check_user
-check_read_only
-"$PYTHON" deploy/image/stream.py "$server"
-"$PYTHON" -c 'import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1]).read().decode())' \
-    "http://$operator/metrics" | grep -E '^(neurofv_jobs_finished_total|neurofv_volumes_sent_total)'
-stop
+"smoke_$TARGET"

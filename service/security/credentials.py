@@ -121,7 +121,7 @@ class WatchedFile:
                 stamp = (state.st_ino, state.st_size, state.st_mtime_ns, state.st_mode)
                 if stamp == self._stamp:
                     return None
-                if self._private and stat.S_IMODE(state.st_mode) & 0o077:
+                if self._private and _exposed(state):
                     raise CredentialsRefused(
                         f"{self.path} may be read or written by others than its owner; run: chmod 600 "
                         f"{self.path}"
@@ -131,6 +131,15 @@ class WatchedFile:
             raise CredentialsRefused(f"{self.path} cannot be read ({error.strerror})") from None
         self._stamp = stamp
         return content
+
+
+def _exposed(state: os.stat_result) -> bool:
+    """Say whether others than the server may read or write a file."""
+    others = 0o077
+    # Kubernetes hands secrets over like this: root's, and for the server's own group to read.
+    if state.st_uid == 0 != os.geteuid() and state.st_gid == os.getegid():
+        others = 0o037
+    return bool(stat.S_IMODE(state.st_mode) & others)
 
 
 class TokenFile:

@@ -13,7 +13,7 @@ from service.volumes.subject import read_subject
 COUNT = 16
 # Between brains that lie on each other, folds differ over about this length.
 _FWHM_MM = 8.0
-_ENDINGS = (".nii", ".nii.gz")
+_ENDINGS = (".nii", ".nii.gz", ".mgh", ".mgz")
 
 
 def drawn(bundle: Bundle, background: np.ndarray, seed: int, count: int = COUNT) -> np.ndarray:
@@ -52,7 +52,7 @@ def real(folder: Path | None, bundle: Bundle, max_bytes: int, count: int = COUNT
     Parameters
     ----------
     folder : Path or None
-        Of NIfTI files in the model's space.
+        Of NIfTI or FreeSurfer files in the model's space.
     bundle : Bundle
         The model.
     max_bytes : int
@@ -76,7 +76,9 @@ def real(folder: Path | None, bundle: Bundle, max_bytes: int, count: int = COUNT
         raise InvalidField(field, rule)
     files = [file for file in sorted(folder.rglob("*")) if file.name.endswith(_ENDINGS) and file.is_file()]
     if not files:
-        raise InvalidField(field, "asks for real brains, but the server's folder holds no NIfTI file")
+        raise InvalidField(
+            field, "asks for real brains, but the server's folder holds no NIfTI file and no .mgz"
+        )
     mask = bundle.prior().mask().numpy()
     return np.stack(
         [read_subject(file.read_bytes(), bundle.manifest, mask, field, max_bytes) for file in files[:count]]

@@ -37,7 +37,8 @@ def test_save_writes_volume_and_sidecar(result: Visualization, tmp_path: Path) -
     assert (nifti.name, sidecar.name) == ("cube.nii.gz", "cube.json")
     np.testing.assert_array_equal(nibabel.load(nifti).affine, AFFINE)
     record = json.loads(sidecar.read_text())
-    assert list(record) == ["file", "item", "job", "request", "evaluation", "provenance"]
+    described = ["file", "Description", "SpatialReference"]
+    assert list(record) == [*described, "item", "job", "request", "evaluation", "provenance"]
     assert record["file"] == "cube.nii.gz"
     assert record["provenance"]["volume_sha256"] == result.volume.sha256
     assert record["provenance"]["synthetic"] is True

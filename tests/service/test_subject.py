@@ -69,6 +69,39 @@ def test_an_image_on_the_grid_is_only_normalized(brain: nibabel.Nifti1Image) -> 
     np.testing.assert_array_equal(_read(_image(_full()).to_bytes()), _normalized(_full()))
 
 
+@pytest.mark.parametrize("ending", ["nii", "mgz", "mgh"])
+def test_a_file_of_another_kind_gives_the_same_bits(
+    brain: nibabel.Nifti1Image, ending: str, tmp_path: Path
+) -> None:
+    zipped, other = tmp_path / "brain.nii.gz", tmp_path / f"brain.{ending}"
+    nibabel.save(brain, zipped)
+    kind = nibabel.Nifti1Image if ending == "nii" else nibabel.MGHImage
+    nibabel.save(kind(brain.get_fdata(dtype=np.float32), brain.affine), other)
+    assert other.read_bytes()[:4] != zipped.read_bytes()[:4] or ending == "mgz"
+    np.testing.assert_array_equal(_read(other.read_bytes()), _read(zipped.read_bytes()))
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.int32, np.float32])
+def test_every_kind_of_number_in_an_mgh_file_is_read(kind: type) -> None:
+    volume = np.round(_full() * 100).astype(kind)
+    np.testing.assert_array_equal(_read(_mgh(volume)), _normalized(volume))
+    turned = nibabel.MGHImage(volume[::-1], AFFINE @ _mirror(volume.shape[0]))
+    np.testing.assert_array_equal(_read(turned.to_bytes()), _normalized(volume))
+
+
+def _mirror(size: int) -> np.ndarray:
+    mirror = np.diag([-1.0, 1, 1, 1])
+    mirror[0, 3] = size - 1
+    return mirror
+
+
+def _mgh(volume: np.ndarray, offset: int = 0, patch: bytes = b"") -> bytes:
+    """In FreeSurfer's format, with the person's name behind the voxels."""
+    data = bytearray(nibabel.MGHImage(volume, AFFINE).to_bytes() + b"Jane Doe")
+    data[offset : offset + len(patch)] = patch
+    return bytes(data)
+
+
 def test_a_gzip_stream_of_several_parts_is_read(brain: nibabel.Nifti1Image) -> None:
     plain = brain.to_bytes()
     parts = b"".join(gzip.compress(plain[at : at + 300_000], 1) for at in range(0, len(plain), 300_000))
@@ -308,6 +341,17 @@ REFUSED = {
     ),
     "more than there are": (lambda: _patched(40, np.array([3, 91, 109, 92], "<i2").tobytes()), "is cut off"),
     "starts far away": (lambda: _patched(108, np.array([1e9], "<f4").tobytes()), "is cut off"),
+    "DICOM": (lambda: bytes(128) + b"DICM" + b"Jane Doe" * 100, "is DICOM; .* dcm2niix"),
+    "half of a pair": (lambda: _patched(344, b"ni1\0")[:352], r"\.hdr/\.img pair"),
+    "half of a NIfTI-2 pair": (lambda: _patched(4, b"ni2\0", nibabel.Nifti2Image)[:544], r"\.hdr/\.img pair"),
+    "cut off mgh header": (lambda: _mgh(_full())[:80], "is cut off"),
+    "cut off mgh": (lambda: _mgh(_full())[:-9000], "is cut off"),
+    "cut off mgz": (lambda: _zipped(_mgh(_full()))[:-5000], "gzip stream does not end"),
+    "mgh of unknown numbers": (lambda: _mgh(_full(), 20, b"\0\0\0\x09"), "has a header that cannot be read"),
+    "mgh without orientation": (lambda: _mgh(_full(), 28, b"\0\0"), "no orientation .goodRASFlag"),
+    "two volumes of mgh": (lambda: _mgh(np.stack([_full()] * 2, -1)), "one volume of three axes"),
+    "negative axis of mgh": (lambda: _mgh(_full(), 4, b"\xff\xff\xff\xf0"), "has shape"),
+    "many voxels of mgh": (lambda: _mgh(_full(), 4, b"\0\0\x04\0" * 3), "voxels are read"),
     "starts at no number": (lambda: _patched(108, np.array([np.nan], "<f4").tobytes()), "has a header that"),
 }
 

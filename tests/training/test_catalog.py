@@ -186,7 +186,7 @@ def _spoil(value: float) -> np.ndarray:
     ("write", "message"),
     [
         (lambda path: None, r"is no folder; name one"),
-        (lambda path: path.mkdir(), r"holds no \.nii or \.nii\.gz; put one"),
+        (lambda path: path.mkdir(), r"holds no \.nii, \.nii\.gz or \.mgz; put one"),
         (lambda path: _write(path / "a.nii", np.zeros((6, 6, 6))), r"a\.nii: is empty .*; remove it"),
         (lambda path: _write(path / "a.nii", np.ones((6, 6, 6, 2))), r"a\.nii: has 4 axes, not 3; keep one"),
         (lambda path: _write(path / "a.nii", _spoil(np.nan)), r"a\.nii: holds NaN .*; replace them"),

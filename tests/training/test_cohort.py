@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -173,3 +174,18 @@ def test_a_split_is_disjoint_whole_and_seeded() -> None:
 def test_too_few_subjects_to_split() -> None:
     with pytest.raises(CohortError, match=r"5 subjects are too few to hold out 25%.*6 in all"):
         split_subjects(tuple("abcde"), seed=0)
+
+
+@pytest.mark.parametrize("ending", [".nii", ".mgz"])
+def test_scans_of_another_kind_give_the_same_bits(root: Path, ending: str) -> None:
+    before = read_cohort(root)
+    for path in sorted(root.glob("sub-*/anat/*_T1w.nii.gz"))[1:]:
+        image = nibabel.load(path)
+        kind = nibabel.MGHImage if ending == ".mgz" else nibabel.Nifti1Image
+        other = kind(image.get_fdata(dtype=np.float32), image.affine)
+        other.to_filename(path.with_name(path.name.replace(".nii.gz", ending)))
+        path.unlink()
+    after = read_cohort(root)
+    np.testing.assert_array_equal(after.brains, before.brains)
+    np.testing.assert_array_equal(after.affine, before.affine)
+    assert after.space == before.space

@@ -17,7 +17,7 @@ from training.lesions.shapes import MASS, REACH, deal, positions, untied
 
 MOST_OUTSIDE = 0.15
 """A mask of which a larger share would leave the ball of radius `REACH` is left out."""
-SUFFIXES = (".nii", ".nii.gz")
+SUFFIXES = (".nii", ".nii.gz", ".mgh", ".mgz")
 NOT_STATED = "not stated"
 
 # A mask is rasterized finely, so that distances to its surface are good to an eighth of a voxel; the
@@ -99,7 +99,7 @@ def read_masks(folder: Path, show: bool = False) -> MaskShapes:
     Parameters
     ----------
     folder : Path
-        Holds `*.nii` or `*.nii.gz`, one mask each, on any grids; folders inside it are not searched.
+        Holds `*.nii.gz`, `*.nii` or `*.mgz`, one mask each, on any grids; folders inside it are not searched.
     show : bool
         Show a progress bar.
 
@@ -116,13 +116,15 @@ def read_masks(folder: Path, show: bool = False) -> MaskShapes:
     name = class_name(folder)
     if not folder.is_dir():
         raise CohortError(
-            f"--shapes: {folder} is no folder; name one that holds lesion masks (.nii, .nii.gz)"
+            f"--shapes: {folder} is no folder; name one that holds lesion masks (.nii, .nii.gz, .mgz)"
         )
     paths = sorted(
         path for path in folder.iterdir() if path.name.endswith(SUFFIXES) and not path.name.startswith(".")
     )
     if not paths:
-        raise CohortError(f"--shapes: {folder} holds no .nii or .nii.gz; put one file per lesion mask there")
+        raise CohortError(
+            f"--shapes: {folder} holds no .nii, .nii.gz or .mgz; put one file per lesion mask there"
+        )
     read = (_depth(*_load(path)) for path in paths)
     bar = track(read, f"reading {name}", total=len(paths), disable=not show, transient=True)
     usable = [depth for depth in bar if depth is not None]

@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from neurofv.bids import check_dataset
 from neurofv.cli import options
 from neurofv.cli.options import names
 from neurofv.cli.reading import (
@@ -125,7 +126,7 @@ class Method:
     start: options.Start = None
     subject: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A person's NIfTI, for --start subject or --compare."),
+        typer.Option(metavar="FILE", help="A person's NIfTI or .mgz, for --start subject or --compare."),
     ] = None
     parameterization: Annotated[
         list[str] | None,
@@ -229,13 +230,22 @@ class Saved:
         Path | None, typer.Option(metavar="DIR", help="Also keep volumes on the way, here.")
     ] = None
     picture: options.Picture = True
+    bids: Annotated[
+        bool, typer.Option("--bids", help="Make the directory a derivative data set of BIDS.")
+    ] = False
 
     def check(self, volumes: int) -> None:
         """Make sure that the files can be written, which else would be noticed after minutes of work."""
         output = Path(self.output)
-        check_writable(output.parent if is_file(self.output, volumes) else output)
+        check_writable(output.parent if is_file(self.output, volumes, self.bids) else output)
+        if self.bids:
+            check_dataset(output)
         if self.snapshots:
             check_writable(self.snapshots)
+
+    def rights(self, client: Client, model: str, version: int) -> str:
+        """Return the license that a data set's description is to name."""
+        return client.model(model, version).license if self.bids else ""
 
     def keep(self, event: Event) -> None:
         """Write an event's volume if it is a snapshot."""

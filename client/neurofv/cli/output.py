@@ -12,9 +12,11 @@ from neurofv.v1 import method_pb2 as method
 from neurofv.words import describe, unit_name
 
 
-def save(result: Visualization, path: str | Path, draw: bool) -> list[Path]:
+def save(
+    result: Visualization, path: str | Path, draw: bool, bids: bool = False, rights: str = ""
+) -> list[Path]:
     """Write a result's volumes, sidecars, extras and, if asked for, picture; return what was written."""
-    files = list(result.save(path))
+    files = list(result.save(path, bids, rights))
     if draw:
         several = len(result.items) > 1
         image = files[0].with_name("overview.png") if several else beside(files[0], ".png")

@@ -43,7 +43,8 @@ def visualize(
         with connection.opened() as client, Display() as display:
             follow = all_of(note, display.follow(label(request)), files.keep)
             result = client.visualize(request, on_event=follow, keep_snapshots=False)
-        tell(result, save(result, files.output, files.picture))
+            rights = files.rights(client, result.provenance.model, result.provenance.version)
+        tell(result, save(result, files.output, files.picture, files.bids, rights))
 
 
 @grouped

@@ -31,4 +31,5 @@ def watch(
                 show(vis.Accepted(job=job.name, request=job.request))
             follow = all_of(show, files.keep)
             result = client.watch(job.name, after, on_event=follow, keep_snapshots=False)
-        tell(result, save(result, files.output, files.picture))
+            rights = files.rights(client, result.provenance.model, result.provenance.version)
+        tell(result, save(result, files.output, files.picture, files.bids, rights))

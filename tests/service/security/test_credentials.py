@@ -295,3 +295,31 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CredentialsRefused, match="cannot be read"):
         TokenFile(tmp_path / "nothing.toml")
     assert os.listdir(tmp_path) == []  # noqa: PTH208
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to root and be somebody else")
+@pytest.mark.parametrize(
+    ("mode", "group", "taken"),
+    [(0o440, 10001, True), (0o460, 10001, False), (0o444, 10001, False), (0o440, 10002, False)],
+)
+def test_a_secret_of_root_is_the_group_of_the_servers_to_read(
+    mode: int, group: int, taken: bool, tmp_path: Path
+) -> None:
+    tokens = tmp_path / "tokens.toml"
+    tokens.write_text("")
+    os.chown(tokens, 0, group)
+    tokens.chmod(mode)
+    tmp_path.chmod(0o755)
+    code = f"""
+import os
+from pathlib import Path
+from service.security.credentials import CredentialsRefused, WatchedFile
+file = os.open({str(tokens)!r}, os.O_RDONLY)
+os.setgroups([]); os.setgid(10001); os.setuid(10001)
+try:
+    print(WatchedFile(Path(f"/proc/self/fd/{{file}}"), private=True).changed())
+except CredentialsRefused as refused:
+    print(refused)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert ("b''" in done.stdout) == taken, done.stdout + done.stderr
