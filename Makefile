@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format proto docs serve image images sbom bench-service bench-speed bench-peers soak bench-reliability study study-quick train clean
+.PHONY: help setup demo test lint format proto docs serve image images sbom bench-service bench-speed bench-imports bench-peers soak bench-reliability study study-quick train clean
 
 help:  ## Show what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -73,6 +73,9 @@ bench-service: $(VENV)/.dev  ## Measure the service's latencies; writes benchmar
 
 bench-speed: $(VENV)/.dev  ## Measure steps, runs and streams beside peers' (25 minutes); writes benchmarks/results/speed.json
 	$(BIN)/python -m benchmarks.speed
+
+bench-imports: $(VENV)/.dev  ## Import whole networks from elsewhere and visualize each (15 minutes); writes benchmarks/results/imports.json
+	$(BIN)/python -m benchmarks.imports
 
 soak: $(VENV)/.dev  ## Prove reliability at full size (an hour; PARTS=..., LONG=1); writes benchmarks/results/reliability.json
 	$(BIN)/python -m benchmarks.reliability $(PARTS) $(if $(LONG),--long)

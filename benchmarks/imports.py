@@ -177,7 +177,7 @@ def cases(folder: Path, raw: Path) -> list[Case]:
                 head,
                 choices,
                 DEEPBET_RULE,
-                1e-3,
+                5e-3,
             )
         )
     return found
