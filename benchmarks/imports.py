@@ -44,7 +44,11 @@ EDGE, VOXEL_MM = 64, 3.0
 HEAD_EDGE = 96
 BRIGHT = Quantile(quantile=0.995)
 STEPS = 48
+BRAINS = 8
 SEED = 0
+
+
+Written = tuple[Path, nn.Module | None]
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,9 @@ class Case:
         Of the bundle.
     words : str
         For people.
-    file : Callable
-        Writes the ONNX file into a folder, by an exporter's name.
+    write : Callable
+        Writes the ONNX file into a folder, by an exporter's name; returns it and the network that it was
+        written from, if that is at hand.
     exporters : tuple of str
         ``"torchscript"``, ``"dynamo"`` or ``"shipped"``.
     reference : Path
@@ -73,7 +78,7 @@ class Case:
 
     name: str
     words: str
-    file: Callable[[Path, str], Path]
+    write: Callable[[Path, str], Written]
     exporters: tuple[str, ...]
     reference: Path
     choices: dict[str, Any]
@@ -81,7 +86,7 @@ class Case:
     tolerance: float = 1e-4
 
 
-def _export(network: nn.Module, shape: tuple[int, ...], folder: Path, exporter: str) -> Path:
+def _export(network: nn.Module, shape: tuple[int, ...], folder: Path, exporter: str) -> Written:
     file = folder / f"network-{exporter}.onnx"
     volume = torch.zeros(1, 1, *shape)
     names: dict[str, Any] = {"input_names": ["volume"], "output_names": ["output"]}
@@ -99,18 +104,18 @@ def _export(network: nn.Module, shape: tuple[int, ...], folder: Path, exporter: 
             torch.onnx.export(
                 network, (volume,), file, dynamo=False, opset_version=17, dynamic_axes=axes, **names
             )
-    return file
+    return file, network
 
 
-def _monai(make: Callable[[], nn.Module]) -> Callable[[Path, str], Path]:
-    def file(folder: Path, exporter: str) -> Path:
+def _monai(make: Callable[[], nn.Module]) -> Callable[[Path, str], Written]:
+    def write_network(folder: Path, exporter: str) -> Written:
         torch.manual_seed(SEED)
         return _export(make().eval(), (EDGE, EDGE, EDGE), folder, exporter)
 
-    return file
+    return write_network
 
 
-def _deepbet(folder: Path, exporter: str) -> Path:
+def _deepbet(folder: Path, exporter: str) -> Written:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, DEEPBET]
     subprocess.run(command, check=True)
     with zipfile.ZipFile(next(folder.glob("deepbet-*.whl"))) as wheel:
@@ -119,8 +124,9 @@ def _deepbet(folder: Path, exporter: str) -> Path:
     return _export(network, (HEAD_EDGE,) * 3, folder, exporter)
 
 
-def _shipped(_folder: Path, _exporter: str) -> Path:
-    return ZOO / SHIPPED / "1" / "model.onnx"
+def _shipped(_folder: Path, _exporter: str) -> Written:
+    bundle = read_bundle(ZOO / SHIPPED / "1")
+    return bundle.path / "model.onnx", bundle.network()
 
 
 def _reference(folder: Path) -> Path:
@@ -145,6 +151,18 @@ def _head(folder: Path, raw: Path) -> Path:
     path = folder / "head.nii.gz"
     nibabel.save(nibabel.Nifti1Image(np.asarray(cube.dataobj, np.float32).clip(0), affine), path)
     return path
+
+
+def _some_images(folder: Path, cohort: Path) -> Path | None:
+    """Name a few brains of a cohort in a folder of their own; None where there is no cohort."""
+    found = sorted(cohort.rglob("*_desc-affinebrain_T1w.nii.gz"))[:BRAINS]
+    if not found:
+        return None
+    chosen = folder / "brains"
+    chosen.mkdir()
+    for file in found:
+        (chosen / file.name).symlink_to(file.resolve())
+    return chosen
 
 
 def cases(folder: Path, raw: Path) -> list[Case]:
@@ -197,15 +215,30 @@ def _facts(case: Case, exporter: str) -> Facts:
     )
 
 
-def _import(case: Case, folder: Path, repository: Path) -> tuple[Bundle, list[dict[str, Any]]]:
+def _difference(bundle: Bundle, network: nn.Module | None) -> float | None:
+    """Return the largest difference from the network that was exported, on noise."""
+    if network is None:
+        return None
+    low, high = bundle.manifest.input.intensity_range
+    generator = torch.Generator().manual_seed(SEED)
+    volume = low + (high - low) * torch.rand(1, 1, *bundle.manifest.input.shape, generator=generator)
+    with torch.no_grad():
+        return float((bundle.network()(volume) - network(volume)).abs().max())
+
+
+def _import(
+    case: Case, folder: Path, repository: Path, images: Path | None
+) -> tuple[Bundle, list[dict[str, Any]]]:
     rows, bundle = [], None
     for exporter in case.exporters:
         scratch = folder / f"{case.name}-{exporter}"
         scratch.mkdir()
         began = time.perf_counter()
-        file = case.file(scratch, exporter)
+        file, network = case.write(scratch, exporter)
         exported = time.perf_counter()
-        bundle = import_onnx(file, repository, _facts(case, exporter), case.reference)
+        # The last one is visualized, so that its units are placed among real images where there are some.
+        seen = images if exporter == case.exporters[-1] and case.choices.get("start") is None else None
+        bundle = import_onnx(file, repository, _facts(case, exporter), case.reference, seen)
         imported = bundle.manifest.imported
         rows.append(
             {
@@ -215,6 +248,7 @@ def _import(case: Case, folder: Path, repository: Path) -> tuple[Bundle, list[di
                 "layers": len(bundle.layers()),
                 "parameters": sum(p.numel() for p in bundle.network().parameters()),
                 "difference_from_onnxruntime": imported.agreement,
+                "difference_from_original": _difference(bundle, network),
                 "export_seconds": round(exported - began, 1),
                 "import_seconds": round(time.perf_counter() - exported, 1),
             }
@@ -286,6 +320,9 @@ def _pictures(
 
 def main(
     raw: Annotated[Path, typer.Option(help="Folder of real heads, for deepbet.")] = Path("../shared/raw"),
+    cohort: Annotated[Path, typer.Option(help="Real brains, a few of which place units.")] = Path(
+        "../shared/cohort"
+    ),
     steps: Annotated[int, typer.Option(min=1, help="Of each visualization.")] = STEPS,
 ) -> None:
     """Import every network, visualize a unit of each, and write what was found."""
@@ -293,10 +330,11 @@ def main(
         folder, repository = Path(scratch), Path(scratch) / "models"
         repository.mkdir()
         shutil.copytree(ZOO / SHIPPED, repository / SHIPPED)
+        images = _some_images(folder, cohort)
         rows: list[dict[str, Any]] = []
         bundles: list[tuple[Case, Bundle]] = []
         for case in cases(folder, raw):
-            bundle, found = _import(case, folder, repository)
+            bundle, found = _import(case, folder, repository, images)
             rows += found
             bundles.append((case, bundle))
         pictures, shown = _pictures(bundles, repository, steps)
