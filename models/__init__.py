@@ -1,6 +1,7 @@
 """What is visualized: architectures, the bundle format, the repository of bundles and layer tables."""
 
 from pathlib import Path
+from typing import Any
 
 from models.bundle import Bundle
 from models.errors import (
@@ -41,3 +42,12 @@ __all__ = [
     "read_bundle",
     "write_bundle",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load what needs onnx when it is asked for: whoever only reads bundles does without."""
+    if name != "export_bundle":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from models.importing import export_bundle
+
+    return export_bundle

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from models.architectures import IMPORTED
 from models.layers import Layer
 from models.manifest import Manifest
 
@@ -46,6 +47,7 @@ def write_card(manifest: Manifest, layers: Sequence[Layer], images: int) -> str:
 
 def _what(manifest: Manifest, layers: Sequence[Layer]) -> str:
     space = manifest.input
+    names = ", named by the ONNX values that they compute" if manifest.architecture.name == IMPORTED else ""
     shape = " x ".join(str(length) for length in space.shape)
     size = " x ".join(f"{edge:.4g}" for edge in space.voxel_size_mm)
     classes = (
@@ -55,7 +57,7 @@ def _what(manifest: Manifest, layers: Sequence[Layer]) -> str:
         else f"No classifier: its last layer is `{layers[-1].name}`."
     )
     return (
-        f"A 3D network of {len(layers)} layers, named by the ONNX values that they compute. {classes}\n\n"
+        f"A 3D network of {len(layers)} layers{names}. {classes}\n\n"
         f"Input: {shape} voxels of {size} mm, orientation {space.orientation}, space {space.space}. Model "
         f"units are {space.normalization.words}, within {space.intensity_range[0]:g} to "
         f"{space.intensity_range[1]:g}."

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from pydantic import JsonValue
 from torch import nn
 
+from models.architectures import REGISTRY
 from models.bundle import Bundle
 from models.errors import ExportFailed
+from models.importing.card import write_card
 from models.importing.facts import Facts
-from models.importing.images import read_image
-from models.importing.network import Track, import_onnx
+from models.importing.images import Images, read_image, read_images
+from models.importing.measuring import Track, measured_layers, prior_of, space_of
+from models.importing.network import classes_of, import_onnx, provenance
+from models.layers import layer_table
+from models.manifest import Architecture, Manifest
 from models.onnx_export import OPSET
+from models.onnx_graph.agreement import agreement
+from models.onnx_graph.reading import read_onnx
+from models.writing import write_bundle
 
 
 def export_bundle(
@@ -24,15 +35,16 @@ def export_bundle(
     reference: str | Path,
     cohort: str | Path | None = None,
     *,
-    input_shape: tuple[int, int, int] | None = None,
+    hyperparameters: dict[str, JsonValue] | None = None,
     origin: str = "",
     overwrite: bool = False,
     track: Track = lambda images, _what, _total: images,
 ) -> Bundle:
     """Make a bundle of any torch module that reads one volume.
 
-    The module's code is not kept: it is written as ONNX and imported, so that the service needs nothing of
-    it. Layers are named by ONNX values, which begin with the module's own names.
+    A module of the project's own architectures is kept as it is. Of any other the code is not kept: it is
+    written as ONNX and imported, so that the service needs nothing of it; its layers are named by ONNX
+    values, which begin with the module's own names.
 
     Parameters
     ----------
@@ -40,8 +52,9 @@ def export_bundle(
         Reads ``(batch, 1, X, Y, Z)``. It is left as found.
     repository, facts, reference, cohort, overwrite, track
         As `models.importing.import_onnx` takes them.
-    input_shape : tuple of int, optional
-        Voxels along three axes; by default `facts.input_shape`, or the reference's shape.
+    hyperparameters : dict, optional
+        What the module was built with, if its class is in `models.architectures.REGISTRY`; without them it is
+        taken as any other.
     origin : str
         Where the module came from, for the manifest; by default its class.
 
@@ -57,21 +70,22 @@ def export_bundle(
     OnnxUnreadable, OnnxUnsupported, ImageUnusable, BundleInvalid
         As `models.importing.import_onnx`.
     """
-    shape = input_shape or facts.input_shape or _shape_of(reference)
+    shape = facts.input_shape or _shape_of(reference)
     name = type(module).__name__
+    origin = origin or f"torch module {type(module).__module__}.{name}"
+    given = None if cohort is None else Path(cohort)
+    registered = next((key for key, kind in REGISTRY.items() if type(module) is kind), "")
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / f"{name}.onnx"
-        _write(module, shape, file)
-        return import_onnx(
-            file,
-            repository,
-            facts,
-            reference,
-            cohort,
-            origin=origin or f"torch module {type(module).__module__}.{name}",
-            overwrite=overwrite,
-            track=track,
-        )
+        with _as_evaluated(module):
+            _write(module, shape, file)
+            if not registered or hyperparameters is None:
+                return import_onnx(
+                    file, repository, facts, reference, given, origin=origin, overwrite=overwrite, track=track
+                )
+            images = read_images(Path(reference), given, facts.normalization, shape)
+            architecture = Architecture(name=registered, hyperparameters=hyperparameters)
+            return _keep(module, architecture, file, repository, facts, images, origin, overwrite, track)
 
 
 def _shape_of(reference: str | Path) -> tuple[int, int, int]:
@@ -79,10 +93,55 @@ def _shape_of(reference: str | Path) -> tuple[int, int, int]:
     return x, y, z
 
 
-def _write(module: nn.Module, shape: tuple[int, int, int], file: Path) -> None:
-    was_training = [each for each in module.modules() if each.training]
-    parameter = next(module.parameters(), torch.zeros(()))
+def _keep(
+    module: nn.Module,
+    architecture: Architecture,
+    file: Path,
+    repository: str | Path,
+    facts: Facts,
+    images: Images,
+    origin: str,
+    overwrite: bool,
+    track: Track,
+) -> Bundle:
+    """Make a bundle whose network is built by the project's own code."""
+    source, space = read_onnx(file), space_of(images, facts)
+    image = next(iter(images.model_units(space)))
+    difference = agreement(source, module, image, space.intensity_range, facts.tolerance)
+    layers = layer_table(module, space.shape, space.voxel_size_mm)
+    classes = classes_of(layers[-1], facts, source.file)
+    manifest = Manifest(
+        name=facts.name,
+        version=facts.version,
+        architecture=architecture,
+        input=space,
+        classes=classes,
+        classifier_layer=layers[-1].name if classes else "",
+        imported=provenance(source, file, difference, origin, images),
+        license=facts.license,
+        intended_use=facts.intended_use,
+        not_for=facts.not_for,
+    )
+    prior, mean = prior_of(module, measured_layers(layers, layers[-1].name), images, space, track)
+    card = write_card(manifest, layers, images.known)
+    folder = Path(repository) / facts.name / str(facts.version)
+    return write_bundle(folder, manifest, module, mean, prior, card, overwrite=overwrite)
+
+
+@contextmanager
+def _as_evaluated(module: nn.Module) -> Iterator[None]:
+    """Put a module into eval mode for a while."""
+    training = [each for each in module.modules() if each.training]
     module.eval()
+    try:
+        yield
+    finally:
+        for each in training:
+            each.training = True
+
+
+def _write(module: nn.Module, shape: tuple[int, int, int], file: Path) -> None:
+    parameter = next(module.parameters(), torch.zeros(()))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -99,6 +158,3 @@ def _write(module: nn.Module, shape: tuple[int, int, int], file: Path) -> None:
             )
     except Exception as error:  # the exporter's own errors have no common base
         raise ExportFailed(f"{type(error).__name__}: {str(error)[:300]}") from error
-    finally:
-        for each in was_training:
-            each.training = True

@@ -13,8 +13,8 @@ from torch import nn
 from models.bundle import Bundle
 from models.errors import ModelError
 from models.importing.facts import UNSTATED, Facts
+from models.importing.measuring import Track
 from models.importing.module import export_bundle
-from models.importing.network import Track
 
 _CONFIGURATIONS = (
     "inference.json",

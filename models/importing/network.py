@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import nibabel
 import numpy as np
-import torch
-from nibabel.affines import voxel_sizes
 
 from models.architectures import IMPORTED
 from models.bundle import Bundle
@@ -19,24 +15,19 @@ from models.errors import OnnxUnreadable
 from models.importing.card import write_card
 from models.importing.facts import Facts
 from models.importing.images import Images, read_images
+from models.importing.measuring import Track, measured_layers, prior_of, space_of
 from models.layers import Layer, layer_table
 from models.manifest import Architecture, Import, InputSpace, Manifest
 from models.onnx_graph.agreement import agreement
 from models.onnx_graph.network import OnnxNetwork, loaded
 from models.onnx_graph.reading import Source, read_onnx
 from models.onnx_graph.translate import Translation, translate
-from models.prior import Prior
-from models.statistics import UnitStatistics, assumed_deviation, foreground, measure_prior, watched
 from models.writing import write_bundle
 
-# Layers whose units are measured on the cohort, beside the output's: others follow from them.
-_MEASURED = ("Conv3d", "ConvTranspose3d", "Linear", "Conv", "ConvTranspose", "Gemm", "MatMul")
 # What may stand behind the logits and keeps their number.
 _BEHIND_LOGITS = frozenset({"Softmax", "LogSoftmax", "Sigmoid", "Identity"})
 MAX_ACTIVATION_BYTES = 1 << 33
 """Most bytes of the layers' outputs together, for one volume."""
-
-Track = Callable[[Iterable[np.ndarray], str, int], Iterable[np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -101,22 +92,24 @@ def import_onnx(
     images = read_images(
         Path(reference), None if cohort is None else Path(cohort), facts.normalization, _shape(source, facts)
     )
-    space = _space(images, facts)
+    space = space_of(images, facts)
     imported = _translated(source, space, next(iter(images.model_units(space))), facts.tolerance)
-    classifier, classes = _classes(imported, facts)
+    logits = _logits(imported)
+    classes = classes_of(logits, facts, source.file)
     manifest = Manifest(
         name=facts.name,
         version=facts.version,
         architecture=Architecture(name=IMPORTED),
         input=space,
         classes=classes,
-        classifier_layer=classifier,
-        imported=_provenance(imported, Path(path), origin, images),
+        classifier_layer=logits.name if classes else "",
+        imported=provenance(source, Path(path), imported.agreement, origin, images),
         license=facts.license,
         intended_use=facts.intended_use,
         not_for=facts.not_for,
     )
-    prior, mean = _prior(imported, images, space, track)
+    measured = measured_layers(imported.layers, logits.name)
+    prior, mean = prior_of(imported.network, measured, images, space, track)
     return write_bundle(
         Path(repository) / facts.name / str(facts.version),
         manifest,
@@ -145,22 +138,6 @@ def _shape(source: Source, facts: Facts) -> tuple[int, int, int] | None:
     return asked
 
 
-def _space(images: Images, facts: Facts) -> InputSpace:
-    reference = images.reference
-    affine = np.asarray(reference.affine)
-    x, y, z = reference.shape
-    sizes = tuple(float(size) for size in voxel_sizes(affine))
-    return InputSpace(
-        shape=(x, y, z),
-        voxel_size_mm=sizes,
-        affine=affine.tolist(),
-        orientation="".join(nibabel.aff2axcodes(affine)),
-        space=facts.space,
-        normalization=facts.normalization,
-        intensity_range=facts.intensity_range or images.intensity_range(),
-    )
-
-
 def _translated(source: Source, space: InputSpace, image: np.ndarray, tolerance: float) -> _Imported:
     translation = translate(source.model)
     network = loaded(translation.graph, translation.state)
@@ -182,20 +159,41 @@ def _translated(source: Source, space: InputSpace, image: np.ndarray, tolerance:
     return _Imported(source, translation, network, layers, difference)
 
 
-def _classes(imported: _Imported, facts: Facts) -> tuple[str, tuple[str, ...]]:
-    """Return the layer that gives the logits and the names of the classes; neither, if there are none."""
-    layer = _logits(imported)
+def classes_of(layer: Layer, facts: Facts, label: str) -> tuple[str, ...]:
+    """Return the names of the classes whose logits a layer gives.
+
+    Parameters
+    ----------
+    layer : Layer
+        The last before a softmax.
+    facts : Facts
+        What the network's owner says.
+    label : str
+        What errors call the network.
+
+    Returns
+    -------
+    tuple of str
+        None if the layer gives a volume, or one number.
+
+    Raises
+    ------
+    OnnxUnreadable
+        If the owner's classes are not as many as the layer's numbers.
+    """
     if layer.output_shape or layer.channels < 2:
         if facts.classes:
             shape = (layer.channels, *layer.output_shape)
-            reason = f"gives {shape}, which are no {len(facts.classes)} classes; leave --classes out"
-            raise OnnxUnreadable(imported.source.file, f"output {imported.source.output_name!r} {reason}")
-        return "", ()
+            reason = (
+                f"output has shape {shape}, which are no {len(facts.classes)} classes; leave --classes out"
+            )
+            raise OnnxUnreadable(label, reason)
+        return ()
     classes = facts.classes or tuple(str(index) for index in range(layer.channels))
     if len(classes) != layer.channels:
         reason = f"gives {layer.channels} numbers, but --classes names {len(classes)}; name each"
-        raise OnnxUnreadable(imported.source.file, f"output {imported.source.output_name!r} {reason}")
-    return layer.name, classes
+        raise OnnxUnreadable(label, reason)
+    return classes
 
 
 def _logits(imported: _Imported) -> Layer:
@@ -211,48 +209,34 @@ def _logits(imported: _Imported) -> Layer:
     return by_name[name]
 
 
-def _provenance(imported: _Imported, path: Path, origin: str, images: Images) -> Import:
-    source = imported.source
+def provenance(source: Source, path: Path, difference: float, origin: str, images: Images) -> Import:
+    """Note where a network came from.
+
+    Parameters
+    ----------
+    source : Source
+        The model that was read.
+    path : Path
+        Its file.
+    difference : float
+        From ONNX Runtime's outputs.
+    origin : str
+        In words; by default the file's name.
+    images : Images
+        What came with it.
+
+    Returns
+    -------
+    Import
+        For the manifest.
+    """
     packages = ("onnx", "onnxruntime", "torch")
     return Import(
         source=origin or f"ONNX model {source.file}",
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         producer=source.producer,
         opset=source.opset,
-        agreement=imported.agreement,
+        agreement=difference,
         software={name: version(name) for name in packages},
         cohort=f"{len(images.files)} images" if images.files else "",
     )
-
-
-def _prior(
-    imported: _Imported, images: Images, space: InputSpace, track: Track
-) -> tuple[Prior, nibabel.Nifti1Image]:
-    """Measure the cohort, or what the reference tells alone; also return the reference in model units."""
-    mask = foreground(track(images.raw(), "where brains are", images.known))
-    reference = space.normalize(np.asarray(images.reference.dataobj, np.float32))
-    mean = nibabel.Nifti1Image(reference, images.reference.affine)
-    units = UnitStatistics()
-    if not images.files:
-        deviation = assumed_deviation(reference, mask)
-    else:
-        deviation = _measure(imported, images, space, units, track)
-    inside = np.concatenate([image[mask] for image in images.model_units(space)])
-    stacked = [{name: np.stack(rows) for name, rows in each.items()} for each in (units.means, units.maxima)]
-    return measure_prior(images.model_units(space), inside, mask, deviation, *stacked), mean
-
-
-@torch.no_grad()
-def _measure(
-    imported: _Imported, images: Images, space: InputSpace, units: UnitStatistics, track: Track
-) -> np.ndarray:
-    """Run the network on every image of the cohort; returns the voxelwise standard deviation."""
-    measured = {layer.name for layer in imported.layers if layer.type in _MEASURED}
-    total = squares = np.zeros(space.shape)
-    with watched(imported.network, measured | {_logits(imported).name}) as outputs:
-        for image in track(images.model_units(space), "how units answer", images.known):
-            imported.network(torch.from_numpy(image)[None, None])
-            units.add(outputs)
-            total, squares = total + image, squares + image.astype(np.float64) ** 2
-    mean = total / images.known
-    return np.sqrt(np.maximum(squares / images.known - mean**2, 0))

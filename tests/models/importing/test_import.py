@@ -13,8 +13,10 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
+import models
 from models import BundleInvalid, OnnxUnreadable, read_bundle
 from models.__main__ import app
+from models.architectures import build
 from models.importing import Facts, ImageUnusable, export_bundle, import_onnx
 from models.layers import layer_table
 from models.normalization import Quantile, ZScore
@@ -176,6 +178,21 @@ def test_a_module_is_exported_and_left_as_found(reference: Path, tmp_path: Path)
     volumes = torch.rand(2, 1, *SHAPE)
     with torch.no_grad():
         torch.testing.assert_close(bundle.network()(volumes), module.eval()(volumes), atol=1e-5, rtol=1e-5)
+
+
+def test_a_registered_architecture_stays_what_it_is(reference: Path, cohort: Path, tmp_path: Path) -> None:
+    hyperparameters = {"classes": 3, "widths": [2, 3, 4]}
+    torch.manual_seed(1)
+    module = build("lesion-net", **hyperparameters)
+    bundle = models.export_bundle(module, tmp_path, FACTS, reference, cohort, hyperparameters=hyperparameters)
+    assert module.training
+    assert bundle.manifest.architecture.name == "lesion-net"
+    assert bundle.manifest.classifier_layer == "classifier"
+    assert "blocks.0.conv" in bundle.prior().layers
+    assert "ONNX values" not in bundle.card()
+    volumes = torch.rand(2, 1, *SHAPE)
+    with torch.no_grad():
+        assert torch.equal(bundle.network()(volumes), module.eval()(volumes))
 
 
 def test_a_segmenting_network_has_no_classes(reference: Path, tmp_path: Path) -> None:
