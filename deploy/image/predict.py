@@ -13,7 +13,8 @@ MODEL = "lesion-shapes"
 def ask(url: str, keys: str, body: bytes | None = None) -> dict:
     """Call with the token that TorchServe has written into a file; a refusal raises."""
     token = json.loads(Path(keys).read_text(encoding="utf-8"))["inference"]["key"]
-    call = urllib.request.Request(url, body, {"Authorization": f"Bearer {token}"})
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/octet-stream"}
+    call = urllib.request.Request(url, body, headers)
     with urllib.request.urlopen(call, timeout=60) as answer:
         found: dict = json.load(answer)
         return found

@@ -245,7 +245,8 @@ smoke_torchserve() {
     wait_until_ready
     check_user
     check_read_only
-    "$PYTHON" deploy/image/predict.py predict "http://$server" "$scratch/data/key_file.json"
+    "$PYTHON" deploy/image/predict.py predict "http://$server" "$scratch/data/key_file.json" ||
+        fail "it does not predict: $(show_log)"
     stop
 }
 
