@@ -9,10 +9,9 @@ import torch
 from monai.networks.nets import UNet
 from typer.testing import CliRunner
 
-from models import read_bundle
+from models import MonaiBundleUnusable, read_bundle
 from models.__main__ import app
 from models.importing import Facts, import_monai
-from models.importing.monai import MonaiBundleUnusable
 from tests.models.importing.conftest import SHAPE
 
 NETWORK = {
