@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from monai.networks.nets import UNet
 from typer.testing import CliRunner
 
 from models import MonaiBundleUnusable, read_bundle
@@ -57,6 +56,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def network() -> torch.nn.Module:
+    from monai.networks.nets import UNet
+
     torch.manual_seed(4)
     arguments: dict[str, Any] = {key: value for key, value in NETWORK.items() if key != "_target_"}
     return UNet(**arguments).eval()
