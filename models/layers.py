@@ -64,6 +64,11 @@ class Layer:
     first_center: tuple[float, ...]
     whole_input: bool
 
+    @property
+    def is_vector(self) -> bool:
+        """Whether it gives one number a channel, with or without spatial axes of length 1."""
+        return math.prod(self.output_shape) == 1
+
     def center(self, position: Sequence[int]) -> tuple[float, ...]:
         """Return where a position looks.
 

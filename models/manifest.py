@@ -19,10 +19,15 @@ FileName = Annotated[str, Field(pattern=FILE_PATTERN)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, Field(min_length=1)]
 Row = tuple[float, float, float, float]
+Head = Literal["softmax", "sigmoid"]
 
 
 def _is_none(value: object) -> bool:
     return value is None
+
+
+def _is_softmax(value: object) -> bool:
+    return value == "softmax"
 
 
 class _Frozen(BaseModel):
@@ -62,7 +67,9 @@ class InputSpace(_Frozen):
     normalization : Normalization
         How images become model units.
     intensity_range : tuple of float
-        Lowest and highest value of an input, in model units.
+        Lowest and highest value of an optimized volume, in model units.
+    clipped : bool
+        Whether images are clipped to that range too, as the network's training did.
     """
 
     shape: tuple[
@@ -78,9 +85,10 @@ class InputSpace(_Frozen):
     space: Text
     normalization: Normalization
     intensity_range: tuple[float, float]
+    clipped: bool = Field(default=True, exclude_if=bool)
 
     def normalize(self, image: np.ndarray) -> np.ndarray:
-        """Bring an image from its own intensities into model units, within the range of an input.
+        """Bring an image from its own intensities into model units, as the network's training did.
 
         Parameters
         ----------
@@ -95,11 +103,10 @@ class InputSpace(_Frozen):
         Raises
         ------
         ValueError
-            See `Normalization.scale`.
+            See the rules of `models.normalization`.
         """
-        low, high = self.intensity_range
-        scaled: np.ndarray = np.clip(self.normalization.apply(image), low, high)
-        return scaled
+        model = self.normalization.apply(image)
+        return np.asarray(np.clip(model, *self.intensity_range)) if self.clipped else model
 
     @model_validator(mode="after")
     def _agree(self) -> InputSpace:
@@ -259,6 +266,8 @@ class Manifest(_Frozen):
         Names in the order of the logits; none if the network is no classifier.
     classifier_layer : str
         The layer whose output are the logits, before any softmax; empty without classes.
+    probabilities : "softmax" or "sigmoid"
+        How logits become probabilities: of classes that exclude each other, or of each class by itself.
     training : Training or None
         Provenance of a network that was trained here.
     evaluation : Evaluation or None
@@ -278,6 +287,7 @@ class Manifest(_Frozen):
     input: InputSpace
     classes: tuple[Text, ...] = ()
     classifier_layer: str = ""
+    probabilities: Head = Field(default="softmax", exclude_if=_is_softmax)
     training: Training | None = Field(default=None, exclude_if=_is_none)
     evaluation: Evaluation | None = Field(default=None, exclude_if=_is_none)
     imported: Import | None = Field(default=None, exclude_if=_is_none)

@@ -5,7 +5,7 @@ Every kind is a rule that any one image answers by itself; formulas stand in the
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -15,7 +15,15 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Rule(BaseModel):
-    """What every rule can do."""
+    """What every rule can do.
+
+    Attributes
+    ----------
+    takes_negative : bool
+        Whether images may have voxels below 0.
+    """
+
+    takes_negative: ClassVar[bool] = True
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -64,6 +72,7 @@ class Quantile(_Rule):
         The two formulas, for readers of the JSON.
     """
 
+    takes_negative: ClassVar[bool] = False
     kind: Literal["quantile"] = "quantile"
     quantile: float = Field(gt=0, lt=1)
     voxels: Literal["nonzero"] = "nonzero"

@@ -69,7 +69,7 @@ class UnitStatistics:
     def add(self, outputs: Mapping[str, Tensor]) -> None:
         """Note what `watched` holds after one image, a batch of one."""
         for name, output in outputs.items():
-            flat = output[0].reshape(output.shape[1], -1)
+            flat = output[0].reshape(output.shape[1] if output.ndim > 1 else 1, -1)
             self.means.setdefault(name, []).append(flat.mean(dim=1).numpy())
             self.maxima.setdefault(name, []).append(flat.amax(dim=1).numpy())
 

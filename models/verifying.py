@@ -118,7 +118,7 @@ def _check_classifier(bundle: Bundle, layers: dict[str, Layer]) -> None:
         valid = ", ".join(layers)
         reason = f"{manifest.classifier_layer!r} is no layer of the network; valid layers: {valid}"
         raise BundleInvalid(bundle.label, "classifier_layer", reason)
-    if classifier.output_shape or classifier.channels != len(manifest.classes):
+    if not classifier.is_vector or classifier.channels != len(manifest.classes):
         reason = f"{len(manifest.classes)} classes, but {classifier.name} gives {classifier.channels} units"
         raise BundleInvalid(bundle.label, "classes", reason)
 

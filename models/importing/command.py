@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -36,7 +37,21 @@ def _pair(text: str) -> tuple[float, float]:
         low, high = (float(part) for part in text.split(","))
     except ValueError:
         raise typer.BadParameter(f"{text!r} is no range; write it as 0,1.1") from None
+    if low >= high:
+        raise typer.BadParameter(f"--intensity-range {text} must be LOW,HIGH with LOW below HIGH")
     return low, high
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    if len(set(names)) != len(names) or len(names) == 1:
+        raise typer.BadParameter(f"--classes {text} must name two classes or more, each by another name")
+    return names
+
+
+def _name(source: Path) -> str:
+    """Make a bundle's name of a file's."""
+    return re.sub(r"[^a-z0-9._-]+", "-", source.stem.lower()).strip("-._") or "imported"
 
 
 def _rule(text: str) -> Normalization:
@@ -77,7 +92,10 @@ def import_model(
         Path | None, typer.Option(help="Folder of images as the network reads them, to place results among.")
     ] = None,
     classes: Annotated[
-        str, typer.Option(help="Names in the order of the outputs: CN,AD.", show_default="0,1,…")
+        str,
+        typer.Option(
+            help="Names in the order of the outputs: CN,AD.", show_default="0,1,… if it ends in a softmax"
+        ),
     ] = "",
     normalization: Annotated[
         str,
@@ -86,7 +104,10 @@ def import_model(
         ),
     ] = "quantile:0.995",
     intensity_range: Annotated[
-        str, typer.Option(metavar="LOW,HIGH", help="Model units.", show_default="the images'")
+        str,
+        typer.Option(
+            metavar="LOW,HIGH", help="Model units of what is optimized.", show_default="the images'"
+        ),
     ] = "",
     tolerance: Annotated[
         float, typer.Option(min=0, help="Largest difference from ONNX Runtime's output that is accepted.")
@@ -101,10 +122,10 @@ def import_model(
     if source is None or (model and monai):
         raise typer.BadParameter("give either an ONNX model or --monai")
     facts = Facts(
-        name=name or source.stem.lower(),
+        name=name or _name(source),
         version=version,
         input_shape=_triple(input_shape) if input_shape else None,
-        classes=tuple(part.strip() for part in classes.split(",") if part.strip()),
+        classes=_names(classes),
         normalization=_rule(normalization),
         intensity_range=_pair(intensity_range) if intensity_range else None,
         tolerance=tolerance,

@@ -23,11 +23,13 @@ class Facts:
     input_shape : tuple of int, optional
         Voxels along three axes; by default the reference's.
     classes : tuple of str
-        In the order of the outputs. By default a network that gives a vector has the classes "0", "1", ...
+        In the order of the outputs. By default a network that ends in a softmax has the classes "0", "1",
+        ..., and any other none.
     normalization : Normalization
         What the training pipeline did to an image's intensities.
     intensity_range : tuple of float, optional
-        Lowest and highest model units; by default what the reference and the cohort hold.
+        Lowest and highest model units of what is optimized; by default what the reference and the cohort
+        hold. Images are not clipped to it.
     tolerance : float
         Largest difference from ONNX Runtime's output that is accepted, in parts of the largest output if that
         is above 1.

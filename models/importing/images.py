@@ -46,15 +46,23 @@ class Images:
 
     def raw(self) -> Iterator[np.ndarray]:
         """Yield the cohort on the grid in the scanner's units, or the reference if there is none."""
+        for _, image in self._named():
+            yield image
+
+    def _named(self) -> Iterator[tuple[str, np.ndarray]]:
         if not self.files:
-            yield np.asarray(self.reference.dataobj, np.float32)
+            yield "the reference", np.asarray(self.reference.dataobj, np.float32)
         for file in self.files:
-            yield np.asarray(_on_grid(read_image(file), self.reference).dataobj, np.float32)
+            yield file.name, np.asarray(_on_grid(read_image(file), self.reference).dataobj, np.float32)
 
     def model_units(self, space: InputSpace | None = None) -> Iterator[np.ndarray]:
-        """Yield the same in model units, within a space's range if one is given."""
-        for image in self.raw():
-            yield self.normalization.apply(image) if space is None else space.normalize(image)
+        """Yield the same in model units, as a space has them if one is given."""
+        for name, image in self._named():
+            try:
+                model = self.normalization.apply(image) if space is None else space.normalize(image)
+            except ValueError as error:
+                raise ImageUnusable(name, f"{error}; leave it out, or mend it") from None
+            yield model
 
     def intensity_range(self) -> tuple[float, float]:
         """Return the model units between which nearly all voxels lie, one by one image."""

@@ -56,6 +56,7 @@ def space_of(images: Images, facts: Facts) -> InputSpace:
         space=facts.space,
         normalization=facts.normalization,
         intensity_range=facts.intensity_range or images.intensity_range(),
+        clipped=False,
     )
 
 

@@ -106,7 +106,7 @@ def _keep(
     image = next(iter(images.model_units(space)))
     difference = agreement(source, module, image, space.intensity_range, facts.tolerance)
     layers = layer_table(module, space.shape, space.voxel_size_mm)
-    classes = classes_of(layers[-1], facts, source.file)
+    classes = classes_of(layers[-1], facts, source.file, None)
     manifest = Manifest(
         name=facts.name,
         version=facts.version,

@@ -63,12 +63,18 @@ def import_monai(
     """
     folder = Path(folder)
     metadata = _metadata(folder)
-    network = _network(folder)
+    try:
+        network, completed = _network(folder), _completed(facts, metadata)
+    except MonaiBundleUnusable:
+        raise
+    except Exception as error:  # whatever the classes raise that the configuration names
+        text = " ".join(f"{type(error).__name__}: {error}".replace(f"{folder}/", "").split())[:300]
+        raise MonaiBundleUnusable(folder.name, f"its configuration cannot be used: {text}") from error
     named = f"{metadata.get('name', folder.name)} {metadata.get('version', '')}".strip()
     return export_bundle(
         network,
         repository,
-        _completed(facts, metadata),
+        completed,
         reference,
         cohort,
         origin=f"MONAI bundle {named}",
@@ -115,7 +121,7 @@ def _filled(folder: Path, network: nn.Module) -> nn.Module:
         state = state.get("model", state.get("state_dict", state))
         network.load_state_dict(state)
     except Exception as error:  # torch.load's errors have no common base
-        text = " ".join(str(error).split())[:300]
+        text = " ".join(str(error).replace(f"{folder}/", "").split())[:300]
         raise MonaiBundleUnusable(folder.name, f"models/model.pt does not fit the network: {text}") from error
     return network
 
@@ -128,12 +134,15 @@ def _completed(facts: Facts, metadata: dict[str, Any]) -> Facts:
     shape = image.get("spatial_shape", [])
     fixed = len(shape) == 3 and all(isinstance(size, int) and size > 0 for size in shape)
     channels = output.get("channel_def", {})
-    is_vector = not output.get("spatial_shape")
+    # A segmentation names its channels too, and has a spatial shape; one that says nothing may be either.
+    spatial = output.get("spatial_shape")
+    is_vector = spatial is not None and all(size in (0, 1) for size in spatial)
+    numbered = all(str(key).isdecimal() for key in channels)
     return replace(
         facts,
         input_shape=facts.input_shape or ((shape[0], shape[1], shape[2]) if fixed else None),
         classes=facts.classes
-        or (tuple(str(channels[key]) for key in sorted(channels, key=int)) if is_vector else ()),
+        or (tuple(str(channels[key]) for key in sorted(channels, key=int)) if is_vector and numbered else ()),
         license=metadata.get("license", facts.license) if facts.license == UNSTATED else facts.license,
         intended_use=_stated(
             facts.intended_use, metadata.get("intended_use", metadata.get("description", ""))

@@ -17,15 +17,17 @@ from models.importing.facts import Facts
 from models.importing.images import Images, read_images
 from models.importing.measuring import Track, measured_layers, prior_of, space_of
 from models.layers import Layer, layer_table
-from models.manifest import Architecture, Import, InputSpace, Manifest
+from models.manifest import Architecture, Head, Import, InputSpace, Manifest
 from models.onnx_graph.agreement import agreement
+from models.onnx_graph.labels import before_labels
 from models.onnx_graph.network import OnnxNetwork, loaded
 from models.onnx_graph.reading import Source, read_onnx
 from models.onnx_graph.translate import Translation, translate
 from models.writing import write_bundle
 
-# What may stand behind the logits and keeps their number.
-_BEHIND_LOGITS = frozenset({"Softmax", "LogSoftmax", "Sigmoid", "Identity"})
+# What makes probabilities of logits, and what may stand behind logits and changes nothing.
+_HEADS: dict[str, Head] = {"Softmax": "softmax", "LogSoftmax": "softmax", "Sigmoid": "sigmoid"}
+_NEUTRAL = frozenset({"Identity", "Flatten", "Reshape", "Squeeze"})
 MAX_ACTIVATION_BYTES = 1 << 33
 """Most bytes of the layers' outputs together, for one volume."""
 
@@ -88,14 +90,14 @@ def import_onnx(
     BundleInvalid
         If the parts do not fit each other, or the bundle exists.
     """
-    source = read_onnx(path)
+    source = before_labels(read_onnx(path))
     images = read_images(
         Path(reference), None if cohort is None else Path(cohort), facts.normalization, _shape(source, facts)
     )
     space = space_of(images, facts)
     imported = _translated(source, space, next(iter(images.model_units(space))), facts.tolerance)
-    logits = _logits(imported)
-    classes = classes_of(logits, facts, source.file)
+    logits, head = _logits(imported)
+    classes = classes_of(logits, facts, source.file, head)
     manifest = Manifest(
         name=facts.name,
         version=facts.version,
@@ -103,6 +105,7 @@ def import_onnx(
         input=space,
         classes=classes,
         classifier_layer=logits.name if classes else "",
+        probabilities=head or "softmax",
         imported=provenance(source, Path(path), imported.agreement, origin, images),
         license=facts.license,
         intended_use=facts.intended_use,
@@ -159,54 +162,56 @@ def _translated(source: Source, space: InputSpace, image: np.ndarray, tolerance:
     return _Imported(source, translation, network, layers, difference)
 
 
-def classes_of(layer: Layer, facts: Facts, label: str) -> tuple[str, ...]:
+def classes_of(layer: Layer, facts: Facts, label: str, head: Head | None) -> tuple[str, ...]:
     """Return the names of the classes whose logits a layer gives.
 
     Parameters
     ----------
     layer : Layer
-        The last before a softmax.
+        The last before what makes probabilities.
     facts : Facts
         What the network's owner says.
     label : str
         What errors call the network.
+    head : "softmax", "sigmoid" or None
+        What makes probabilities in the network itself.
 
     Returns
     -------
     tuple of str
-        None if the layer gives a volume, or one number.
+        None if the owner names none, unless the network's own softmax tells that it has some.
 
     Raises
     ------
     OnnxUnreadable
         If the owner's classes are not as many as the layer's numbers.
     """
-    if layer.output_shape or layer.channels < 2:
-        if facts.classes:
-            shape = (layer.channels, *layer.output_shape)
-            reason = (
-                f"output has shape {shape}, which are no {len(facts.classes)} classes; leave --classes out"
-            )
-            raise OnnxUnreadable(label, reason)
-        return ()
-    classes = facts.classes or tuple(str(index) for index in range(layer.channels))
-    if len(classes) != layer.channels:
-        reason = f"gives {layer.channels} numbers, but --classes names {len(classes)}; name each"
+    numbers = layer.channels if layer.is_vector else 0
+    if facts.classes and numbers != len(facts.classes):
+        shape = (layer.channels, *layer.output_shape)
+        reason = f"gives {shape}, which are no {len(facts.classes)} classes; name as many, or none"
         raise OnnxUnreadable(label, reason)
-    return classes
+    if facts.classes or head != "softmax" or numbers < 2:
+        return facts.classes
+    return tuple(str(index) for index in range(numbers))
 
 
-def _logits(imported: _Imported) -> Layer:
-    """Return the layer of the output, or the one before its softmax."""
+def _logits(imported: _Imported) -> tuple[Layer, Head | None]:
+    """Return the layer of the output or, behind which there is a softmax or a sigmoid, the one before."""
     by_name = {layer.name: layer for layer in imported.layers}
     network = imported.network
-    name = network.producer(imported.source.output_name)
-    while by_name[name].type in _BEHIND_LOGITS:
+    name = output = network.producer(imported.source.output_name)
+    while name in by_name and by_name[name].type in _HEADS.keys() | _NEUTRAL:
         before = network.producer(network.sources(name)[0])
-        if before not in by_name:
+        if before not in by_name or by_name[before].channels != by_name[output].channels:
             break
+        if head := _HEADS.get(by_name[name].type):
+            return by_name[before], head
         name = before
-    return by_name[name]
+    if output not in by_name:
+        reason = f"output {imported.source.output_name!r} is no activation; export the network up to one"
+        raise OnnxUnreadable(imported.source.file, reason)
+    return by_name[output], None
 
 
 def provenance(source: Source, path: Path, difference: float, origin: str, images: Images) -> Import:

@@ -84,6 +84,8 @@ def _check_batch(source: Source, network: nn.Module, volumes: np.ndarray, each: 
     except (RuntimeError, ValueError, IndexError) as error:
         text = " ".join(str(error).split())[:200]
         raise OnnxUnreadable(source.file, f"cannot run two volumes at once ({text}); {remedy}") from None
+    if not each[0].ndim:
+        raise OnnxUnreadable(source.file, f"gives one number for a whole batch; {remedy}")
     apart = torch.cat(each)
     if together.shape != apart.shape or not torch.allclose(together, apart, atol=TOLERANCE, rtol=TOLERANCE):
         raise OnnxUnreadable(source.file, f"lets the volumes of a batch change each other; {remedy}")

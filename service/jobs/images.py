@@ -122,7 +122,9 @@ def _image(subject: method_pb2.Subject, path: str, bundle: Bundle, settings: Set
         raise InvalidField(f"{path}.sha256", "does not fit the file; send the file that it was taken of")
     subject.sha256 = digest
     mask = bundle.prior().mask().numpy()
-    return read_subject(subject.nifti, bundle.manifest, mask, f"{path}.nifti", settings.max_image_bytes)
+    image = read_subject(subject.nifti, bundle.manifest, mask, f"{path}.nifti", settings.max_image_bytes)
+    # What is optimized, or compared with that, stays within the range.
+    return np.clip(image, *bundle.manifest.input.intensity_range)
 
 
 def _comparisons(

@@ -9,10 +9,8 @@ from google.protobuf import json_format
 
 from neurofv.v1 import visualization_service_pb2 as vis
 from service.errors import InvalidField
+from service.volumes.reading import looks_like_image
 
-_GZIP = b"\x1f\x8b"
-# The size of its header, with which a NIfTI-1 or NIfTI-2 file begins, in either order of bytes.
-_NIFTI = tuple(size.to_bytes(4, order) for size in (348, 540) for order in ("little", "big"))
 _LONGEST_NAME, _LONGEST_REASON = 64, 300
 
 
@@ -52,7 +50,7 @@ class Wish:
 
 
 def read_call(fields: Mapping[str, Any]) -> Image | Wish:
-    """Tell an image from a request by its first bytes: no message of protobuf begins as a NIfTI file does.
+    """Tell an image from a request by its first bytes: no message of protobuf begins as one does.
 
     Parameters
     ----------
@@ -72,16 +70,16 @@ def read_call(fields: Mapping[str, Any]) -> Image | Wish:
         It is no request.
     """
     if len(fields) != 1:
-        raise InvalidField("input", f"has {len(fields)} fields, but must have one: a NIfTI file or a request")
+        raise InvalidField("input", f"has {len(fields)} fields, but must have one: an image or a request")
     ((name, value),) = fields.items()
     name = name[:_LONGEST_NAME]
     data = value if isinstance(value, dict) else _bytes(value, name)
     if isinstance(data, dict) or data.lstrip()[:1] == b"{":
         return Wish(_from_json(data, name), name, as_json=True)
-    if data.startswith((_GZIP, *_NIFTI)):
+    if looks_like_image(data):
         return Image(data, name)
     if not data:
-        raise InvalidField(name, "is empty; send a NIfTI file or a request")
+        raise InvalidField(name, "is empty; send an image or a request")
     return Wish(vis.VisualizeRequest.FromString(data), name, as_json=False)
 
 

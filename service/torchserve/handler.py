@@ -173,7 +173,7 @@ class Handler:
             )
         mask = bundle.prior().mask().numpy()
         volume = read_subject(image.data, manifest, mask, image.field, self._settings.max_image_bytes)
-        probabilities = self.model.logits(volume).softmax(0).tolist()
+        probabilities = self.model.probabilities(self.model.logits(volume)).tolist()
         answer = {
             "model": manifest.name,
             "version": manifest.version,

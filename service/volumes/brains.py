@@ -80,6 +80,7 @@ def real(folder: Path | None, bundle: Bundle, max_bytes: int, count: int = COUNT
             field, "asks for real brains, but the server's folder holds no NIfTI file and no .mgz"
         )
     mask = bundle.prior().mask().numpy()
-    return np.stack(
-        [read_subject(file.read_bytes(), bundle.manifest, mask, field, max_bytes) for file in files[:count]]
-    )
+    images = [
+        read_subject(file.read_bytes(), bundle.manifest, mask, field, max_bytes) for file in files[:count]
+    ]
+    return np.clip(np.stack(images), *bundle.manifest.input.intensity_range)

@@ -60,6 +60,11 @@ def read_image(data: bytes, max_bytes: int, field: str) -> tuple[np.ndarray, np.
     return _parse(_inflated(data, max_bytes, field), max_bytes, field)
 
 
+def looks_like_image(data: bytes) -> bool:
+    """Tell by its first bytes whether a file is meant as an image, be it one that is refused."""
+    return data.startswith(_GZIP) or _kind(data)[0] is not None or data[_DICOM.start : _DICOM.stop] == b"DICM"
+
+
 def refuse(field: str, rule: str) -> NoReturn:
     """Refuse an image for a reason.
 
@@ -218,7 +223,5 @@ def _check(volume: np.ndarray, affine: np.ndarray, field: str) -> None:
         refuse(field, f"has voxels of {shown} mm; between {_SMALLEST_MM:g} and {_LARGEST_MM:g} mm are read")
     if not np.isfinite(volume).all():
         refuse(field, "holds NaN or infinite voxels; replace them")
-    if volume.min() < 0:
-        refuse(field, "holds negative voxels; intensities must start at 0")
     if volume.min() == volume.max():
         refuse(field, "is constant: it shows nothing")

@@ -45,7 +45,7 @@ def read_subject(data: bytes, manifest: Manifest, mask: np.ndarray, field: str, 
     Returns
     -------
     ndarray, (X, Y, Z), float32
-        Model units.
+        Model units, as the network reads them; they may lie beyond the range of an optimized volume.
 
     Raises
     ------
@@ -62,6 +62,8 @@ def _read(data: bytes, manifest: Manifest, mask: np.ndarray, field: str, max_byt
     space = manifest.input
     grid = np.asarray(space.affine)
     volume, affine = _turned(*read_image(data, max_bytes, field), grid)
+    if volume.min() < 0 and not space.normalization.takes_negative:
+        refuse(field, "holds negative voxels; intensities must start at 0")
     if volume.shape != space.shape or not np.allclose(affine, grid, atol=1e-3):
         _check_view(volume.shape, affine, grid, mask, field)
         volume = _resampled(volume, affine, space.shape, grid)

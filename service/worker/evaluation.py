@@ -84,7 +84,7 @@ def transfer(plan: Plan, item: int, other: LoadedModel, whole: np.ndarray) -> vi
     """
     manifest = other.bundle.manifest
     logits = other.logits(whole)
-    probabilities = logits.softmax(0).tolist()
+    probabilities = other.probabilities(logits).tolist()
     named = manifest.classes[int(logits.argmax())]
     found = vis.Transfer(model=manifest.name, version=manifest.version, class_name=named)
     if driven := plan.driven_class(item):

@@ -24,7 +24,7 @@ def infer(request: oip.ModelInferRequest, model: LoadedModel) -> oip.ModelInferR
     Returns
     -------
     ModelInferResponse
-        A classifier's logits and their softmax, or the output of another network.
+        A classifier's logits and probabilities, or the output of another network.
 
     Raises
     ------
@@ -49,9 +49,9 @@ def _outputs(batch: torch.Tensor, model: LoadedModel) -> dict[str, torch.Tensor]
     with watched(model.network.network, {layer}) as seen:
         output = model.network.network(batch).float()
     if not layer:
-        return {OUTPUT: output}
-    logits = seen[layer].float()
-    return {LOGITS: logits, PROBABILITIES: logits.softmax(dim=1)}
+        return {OUTPUT: output.reshape(1, -1) if output.ndim < 2 else output}
+    logits = seen[layer].float().flatten(1)
+    return {LOGITS: logits, PROBABILITIES: model.probabilities(logits)}
 
 
 def _in_model_units(image: np.ndarray, space: InputSpace, normalized: bool, field: str) -> np.ndarray:

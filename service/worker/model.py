@@ -57,7 +57,24 @@ class LoadedModel:
         layer = self.bundle.manifest.classifier_layer
         with torch.no_grad():
             read = self.network.reader([layer])(torch.from_numpy(volume)[None, None].to(self.device))
-        return read[layer][0]
+        return read[layer][0].flatten()
+
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the probabilities of classes from their logits.
+
+        Parameters
+        ----------
+        logits : Tensor, (..., classes)
+            Such as `logits` gives.
+
+        Returns
+        -------
+        Tensor, (..., classes)
+            They add up to 1 only where classes exclude each other.
+        """
+        if self.bundle.manifest.probabilities == "sigmoid":
+            return logits.sigmoid()
+        return logits.softmax(-1)
 
     def surroundings(self, plan: Plan) -> np.ndarray:
         """Return what shows outside the canvas: the person's image if it starts there, or the reference."""

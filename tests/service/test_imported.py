@@ -21,6 +21,16 @@ from tests.server import RunningServer
 FACTS = Facts("classifier", classes=("a", "b", "c"))
 
 
+class Several(Small):
+    """Classes that do not exclude each other."""
+
+    def forward(self, volume: torch.Tensor) -> torch.Tensor:
+        return super().forward(volume).sigmoid()
+
+    def __init__(self) -> None:
+        super().__init__(softmax=False)
+
+
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
     """A classifier that ends in a softmax, measured on a cohort; and a segmenting network without one."""
@@ -37,6 +47,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
     repository = root / "repository"
     return {
         "classifier": export_bundle(Small(), repository, FACTS, reference, cohort),
+        "several": export_bundle(Several(), repository, replace(FACTS, name="several"), reference),
         "segmenting": export_bundle(
             segmenting, repository, replace(FACTS, name="segmenting", classes=()), reference
         ),
@@ -62,7 +73,8 @@ def test_a_class_of_an_imported_classifier_is_driven(server: RunningServer) -> N
 
 
 def test_a_layer_is_named_by_its_onnx_value(server: RunningServer, bundles: dict[str, Bundle]) -> None:
-    for name, bundle in bundles.items():
+    for name in ("classifier", "segmenting"):
+        bundle = bundles[name]
         layer = next(layer for layer in bundle.layers() if layer.type == "Conv3d")
         assert "/" in layer.name
         with neurofv.Client(server.target) as client:
@@ -82,26 +94,27 @@ def test_a_network_without_classes_says_so(server: RunningServer) -> None:
             client.visualize("classifier", class_name="a", steps=2, transfer="segmenting")
 
 
-@pytest.mark.parametrize("name", ["classifier", "segmenting"])
+@pytest.mark.parametrize("name", ["classifier", "several", "segmenting"])
 def test_inference_answers_what_the_network_does(
     server: RunningServer, bundles: dict[str, Bundle], name: str
 ) -> None:
     bundle, image = bundles[name], brain(3)
+    image[8, 9, 7] *= 20  # brighter than anything that was seen at import
     stub = open_inference_pb2_grpc.GRPCInferenceServiceStub(server.channel)
     described = stub.ModelMetadata(oip.ModelMetadataRequest(name=name))
     asked = oip.ModelInferRequest(model_name=name, raw_input_contents=[image.tobytes()])
     asked.inputs.add(name="volume", datatype="FP32", shape=SHAPE)
     answer = stub.ModelInfer(asked)
     with torch.no_grad():
-        volume = torch.from_numpy(bundle.manifest.input.normalize(image))[None, None]
+        volume = torch.from_numpy(bundle.manifest.input.normalization.apply(image))[None, None]
         expected = bundle.network()(volume).numpy()
     names = [output.name for output in answer.outputs]
     assert names == [output.name for output in described.outputs]
-    assert names == (["logits", "probabilities"] if name == "classifier" else ["output"])
+    assert names == (["output"] if name == "segmenting" else ["logits", "probabilities"])
     last = np.frombuffer(answer.raw_output_contents[-1], "<f4").reshape(tuple(answer.outputs[-1].shape))
     assert list(described.outputs[-1].shape) == [-1, *last.shape[1:]]
-    np.testing.assert_allclose(last, expected, atol=1e-6)  # the classifier's softmax is its own
-    if name == "classifier":
+    np.testing.assert_allclose(last, expected, atol=1e-6)  # softmax and sigmoid are the networks' own
+    if name != "segmenting":
         logits = np.frombuffer(answer.raw_output_contents[0], "<f4")
         assert not np.allclose(logits, expected)
 

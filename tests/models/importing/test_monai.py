@@ -107,9 +107,15 @@ def test_what_is_no_monai_bundle_is_named_and_leaves_nothing(
             import_monai(folder, out, Facts("little"), reference)
         assert not out.exists()
 
+    weights = folder / "models" / "model.pt"
+    kept = weights.read_bytes()
+    weights.unlink()
+    with pytest.raises(MonaiBundleUnusable, match=r"models/model.pt does not fit") as caught:
+        import_monai(folder, out, Facts("little"), reference)
+    assert str(tmp_path) not in str(caught.value)
+    weights.write_bytes(kept)
     harm, touched = Harm(), tmp_path / "touched"
     harm.place = str(touched)  # type: ignore[attr-defined]
-    weights = folder / "models" / "model.pt"
     torch.save({"model": harm}, weights)
     refused(r"models/model.pt does not fit the network")
     assert not touched.exists()
@@ -119,6 +125,12 @@ def test_what_is_no_monai_bundle_is_named_and_leaves_nothing(
     refused(r"models/model.pt does not fit the network.*size mismatch")
     (folder / "configs" / "inference.json").write_text(json.dumps({"postprocessing": {}}))
     refused("defines none of network_def, network")
+    (folder / "configs" / "inference.json").write_text("{")
+    refused("its configuration cannot be used: JSONDecodeError")
+    (folder / "configs" / "inference.json").write_text(
+        json.dumps({"network_def": {"_target_": "no.such.Net"}})
+    )
+    refused("its configuration cannot be used: .*no.such")
     (folder / "configs" / "inference.json").unlink()
     refused("has none of configs/inference.json")
     (folder / "configs" / "metadata.json").unlink()
