@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -127,13 +128,14 @@ def test_a_checkpoint_is_of_one_network_only() -> None:
     assert len({str(made_with(*parts)) for parts in ((), (CONTROL,), (CONTROL.replace("3", "4"),))}) == 3
 
 
-def test_a_killed_control_goes_on_to_the_same_bits() -> None:
+def test_a_killed_control_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    shutil.copytree(ZOO / "growth", tmp_path / "growth")
     asked = request(UNIT, CONTROL, "steps: 6 snapshot_every: 2", model="growth")
     data = make_plan(asked, BUNDLE, Settings(repository=ZOO, threads=1)).request.SerializeToString()
-    with running() as one:
+    with running(repository=tmp_path) as one:
         one.send(Kind.RUN, 1, data)
         whole = one.life(1)
-    with running() as other:
+    with running(repository=tmp_path) as other:
         count, step, state = checkpoints(whole)[2]
         rest = other.go_on(1, data, count, step, state)
         assert told(rest) == told(whole)[count:]

@@ -126,7 +126,7 @@ def test_an_image_of_another_orientation_is_the_same_image(client: neurofv.Clien
 
 
 def test_a_probe_is_answered_between_two_steps_of_a_job(client: neurofv.Client) -> None:
-    choices: dict[str, Any] = {"class_name": "grown", "steps": 400, "seed": 2, "snapshot_every": 0}
+    choices: dict[str, Any] = {"class_name": "grown", "steps": 200, "seed": 2, "snapshot_every": 0}
     alone = client.visualize("growth", **choices)
     begun, results = threading.Event(), []
 
