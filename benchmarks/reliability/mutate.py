@@ -10,6 +10,7 @@ from google.protobuf import text_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
+from benchmarks.reliability import tiny
 from benchmarks.reliability.tiny import NAME
 from neurofv.v1 import visualization_service_pb2 as vis
 
@@ -75,6 +76,13 @@ _METHODS = (
     "samples: 2 regularization { regularizers { diversity { weight: 1 } } regularizers { l2 {} } }",
     "transforms { jitter_mm: 2 rotation_degrees: 5 scale: 0.1 flip: 0.5 noise: 0.1 gain: 0.1 gamma: 0.1 "
     "bias_field: 0.1 copies: 2 } precision: PRECISION_BFLOAT16 canvas { size_mm { i: 16 j: 16 k: 16 } }",
+    "control { random_weights { seed: 3 } }",
+)
+_PROBES = (
+    "",
+    'units { layer: "blocks.0.conv" channel: 1 } units { layer: "classifier" }',
+    'units { layer: "blocks.1.conv" channel: 3 } control { random_weights { seed: 7 } } '
+    "behind_nonlinearities: true",
 )
 
 
@@ -92,6 +100,7 @@ class Mutator:
         # Names of jobs and volumes that exist, so that not every request fails at once.
         self.names: list[str] = []
         axes = nibabel.Nifti1Image(np.ones((8, 8, 8), np.float32), np.diag([2.0, 2.0, 2.0, 1.0]))
+        self._brain = tiny.image().to_bytes()
         self._images = (
             axes.to_bytes(),
             gzip.compress(axes.to_bytes()),
@@ -106,6 +115,12 @@ class Mutator:
         if self.chance.random() < 0.1:
             request.subject.nifti = self.chance.choice(self._images)
             request.start.subject.deviation = 0.1
+        return request
+
+    def probe(self) -> vis.ProbeRequest:
+        """Return a probe that could be meant."""
+        request = text_format.Merge(self.chance.choice(_PROBES), vis.ProbeRequest(model=NAME))
+        request.image.nifti = self.chance.choice((self._brain, self._brain, *self._images))
         return request
 
     def message(self, kind: type[Message]) -> Message:
@@ -129,6 +144,8 @@ class Mutator:
             message.MergeFrom(self.visualization())
         elif name in ("CreateJobRequest", "EstimateRequest"):
             message.request.MergeFrom(self.visualization())  # type: ignore[attr-defined]
+        elif name == "ProbeRequest":
+            message.MergeFrom(self.probe())
         elif name == "GetModelRequest":
             message.name = NAME  # type: ignore[attr-defined]
         elif "name" in message.DESCRIPTOR.fields_by_name and self.names:
