@@ -141,7 +141,7 @@ class Client(Jobs):
         with translated(self.target):
             return self._models.GetModel(request, timeout=self._deadline).model
 
-    def audit(self, after_sequence: int = 0) -> Generator[str]:
+    def audit_log(self, after_sequence: int = 0) -> Generator[str]:
         """Read the server's audit log; for admins.
 
         Parameters
@@ -152,7 +152,7 @@ class Client(Jobs):
         Yields
         ------
         str
-            A record, as `neurofv.audit.verify` takes it.
+            A record, as `neurofv.audit_log.verify` takes it.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""`neurofv audit`: take the server's audit log along, and check its chain."""
+"""`neurofv audit-log`: take the server's audit log along, and check its chain."""
 
 import sys
 from pathlib import Path
@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from neurofv.audit import read_head, read_lines, verify
+from neurofv.audit_log import read_head, read_lines, verify
 from neurofv.cli.console import err, out, reporting
 from neurofv.cli.groups import Connection, grouped
 
-audit = typer.Typer(help="Export and verify the audit log.", no_args_is_help=True)
+audit_log = typer.Typer(help="Export and verify the audit log.", no_args_is_help=True)
 
 
-@audit.command()
+@audit_log.command()
 @grouped
 def export(
     connection: Connection,
@@ -24,14 +24,14 @@ def export(
     """Write the server's audit log to a file; for admins."""
     with reporting(), connection.opened() as client:
         if output is None:
-            sys.stdout.writelines(f"{line}\n" for line in client.audit())
+            sys.stdout.writelines(f"{line}\n" for line in client.audit_log())
             return
         with output.open("w", encoding="ascii", newline="\n") as file:
-            file.writelines(f"{line}\n" for line in client.audit())
+            file.writelines(f"{line}\n" for line in client.audit_log())
     err.print(f"written to {output}", markup=False, soft_wrap=True)
 
 
-@audit.command("verify")
+@audit_log.command("verify")
 @grouped
 def check(
     connection: Connection,
@@ -49,7 +49,7 @@ def check(
             verdict = verify(read_lines(file), head or read_head(file))
         else:
             with connection.opened() as client:
-                verdict = verify(client.audit(), head)
+                verdict = verify(client.audit_log(), head)
     if verdict.fault is not None:
         err.print(
             f"error: broken at record {verdict.fault.sequence}: {verdict.fault.what}",
