@@ -1,9 +1,10 @@
 """The client for ordinary programs; `neurofv.aio` has the one for asyncio."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
+from pathlib import Path
 from types import TracebackType
-from typing import Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import grpc
 
@@ -24,6 +25,9 @@ from neurofv.v1 import (
 )
 from neurofv.v1 import model_service_pb2 as pb
 from neurofv.v1 import visualization_service_pb2 as vis
+
+if TYPE_CHECKING:
+    from neurofv.audit.progress import Progress
 
 
 class Client(Jobs):
@@ -265,3 +269,40 @@ class Client(Jobs):
                 if event is not None and on_event is not None:
                     on_event(event)
         return collector.result()
+
+    def audit(
+        self,
+        plan: str | Path | Mapping[str, Any],
+        out: str | Path,
+        on_progress: Callable[["Progress"], object] = lambda progress: None,
+    ) -> dict[str, Any]:
+        """Audit a model by a plan, or go on with an audit that was interrupted; needs the extra `audit`.
+
+        Parameters
+        ----------
+        plan : str, Path or mapping
+            A YAML file, or its content; see docs/how-to/audit-a-model.md.
+        out : str or Path
+            The folder to fill. One that holds part of the same audit is completed: the report has the same
+            bits as if nothing had happened.
+        on_progress : callable, optional
+            Given a `neurofv.audit.progress.Progress` whenever something has happened.
+
+        Returns
+        -------
+        dict
+            The report, as `report.json` has it; `passed` says whether every threshold holds.
+
+        Raises
+        ------
+        InvalidRequest
+            The plan does not fit its form or the model, or the folder holds another audit.
+        NeurofvError
+            The server failed, or was away for longer than `reconnect_seconds`.
+        OSError
+            A file cannot be read or written.
+        """
+        # Imported late: needs the extra.
+        from neurofv.audit.runner import run_audit
+
+        return run_audit(self, plan, out, on_progress)
