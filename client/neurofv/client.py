@@ -1,6 +1,6 @@
 """The client for ordinary programs; `neurofv.aio` has the one for asyncio."""
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +12,9 @@ from neurofv.connection import as_request, open_channel, server_address
 from neurofv.course import Course
 from neurofv.errors import translated, unreachable
 from neurofv.events import Collector, Event
+from neurofv.images import Image
 from neurofv.jobs import Jobs
+from neurofv.probes import probe_request
 from neurofv.requests import Choices
 from neurofv.results import Visualization
 from neurofv.retries import DEFAULT_RECONNECT_SECONDS
@@ -226,6 +228,53 @@ class Client(Jobs):
         with translated(self.target):
             return self._visualization.Estimate(request, timeout=self._deadline)
 
+    def probe(
+        self,
+        model: str,
+        image: Image,
+        units: Iterable[tuple[str, int]] = (),
+        *,
+        version: int = 0,
+        behind_nonlinearities: bool = False,
+        control: str | Mapping[str, Any] | None = None,
+    ) -> vis.ProbeResponse:
+        """Show an image to a model, and tell how strongly units fire on it, and where.
+
+        Parameters
+        ----------
+        model : str
+            Its name.
+        image : str, PathLike, bytes or SpatialImage
+            The path of a NIfTI or .mgz file in the model's space, its content, or an image of nibabel. The
+            server never stores it.
+        units : iterable of (str, int)
+            Layers and channels; none for the logits alone.
+        version : int
+            Of the model; 0 means the newest that is ready.
+        behind_nonlinearities : bool
+            Units of a non-linearity, such as a ReLU, are read behind it, not before it.
+        control : str or mapping, optional
+            The model without what it has learned, as for `visualize`: `"random_weights"`.
+
+        Returns
+        -------
+        ProbeResponse
+            `units`, in the order asked: mean, maximum, and where that is (voxel and mm); `logits`, in the
+            order of the model's classes.
+
+        Raises
+        ------
+        InvalidRequest
+            A unit is no pair of a layer and a channel, or a value is of the wrong type.
+        OSError
+            The image's file cannot be read.
+        NeurofvError
+            The request was refused, or the call failed.
+        """
+        request = probe_request(model, image, units, version, behind_nonlinearities, control)
+        with translated(self.target):
+            return self._visualization.Probe(request, timeout=self._deadline)
+
     def visualize(
         self,
         model: str | vis.VisualizeRequest,
@@ -283,8 +332,7 @@ class Client(Jobs):
         plan : str, Path or mapping
             A YAML file, or its content; see docs/how-to/audit-a-model.md.
         out : str or Path
-            The folder to fill. One that holds part of the same audit is completed: the report has the same
-            bits as if nothing had happened.
+            The folder to fill. One that holds part of the same audit is completed, to the same bits.
         on_progress : callable, optional
             Given a `neurofv.audit.progress.Progress` whenever something has happened.
 
@@ -297,12 +345,11 @@ class Client(Jobs):
         ------
         InvalidRequest
             The plan does not fit its form or the model, or the folder holds another audit.
-        NeurofvError
-            The server failed, or was away for longer than `reconnect_seconds`.
         OSError
             A file cannot be read or written.
+        NeurofvError
+            The server failed, or was away for longer than `reconnect_seconds`.
         """
-        # Imported late: needs the extra.
         from neurofv.audit.runner import run_audit
 
         return run_audit(self, plan, out, on_progress)

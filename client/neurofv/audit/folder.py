@@ -17,7 +17,7 @@ import nibabel
 import numpy as np
 
 from neurofv.audit.plan import Plan, schema
-from neurofv.audit.tasks import RANDOM_WEIGHTS, Key, Task
+from neurofv.audit.tasks import Key, Task
 from neurofv.bids import check_dataset, describe_dataset
 from neurofv.errors import InvalidRequest
 from neurofv.files import check_writable, write_atomically
@@ -190,10 +190,9 @@ def _voxels(path: Path) -> np.ndarray:
 
 
 def _file_name(volume: Volume, key: Key) -> str:
-    """Return the server's name with entities that tell the pictures of a unit apart."""
+    """Return the server's name, which tells units and controls apart, with the rest of a picture's key."""
     head, found, label = volume.file_name.rpartition("_desc-")
-    control = "_control-random" if key.control == RANDOM_WEIGHTS else ""
-    own = f"_strategy-{key.strategy}_seed-{key.seed}{control}"
+    own = f"_strategy-{key.strategy}_seed-{key.seed}"
     return f"{head}{own}{found}{label}" if found else f"{own.lstrip('_')}_{volume.file_name}"
 
 
