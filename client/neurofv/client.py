@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import Any, Self, Unpack
 
 import grpc
 
@@ -27,9 +27,6 @@ from neurofv.v1 import (
 )
 from neurofv.v1 import model_service_pb2 as pb
 from neurofv.v1 import visualization_service_pb2 as vis
-
-if TYPE_CHECKING:
-    from neurofv.audit.progress import Progress
 
 
 class Client(Jobs):
@@ -323,7 +320,7 @@ class Client(Jobs):
         self,
         plan: str | Path | Mapping[str, Any],
         out: str | Path,
-        on_progress: Callable[["Progress"], object] = lambda progress: None,
+        on_progress: Callable[[Any], object] = lambda progress: None,
     ) -> dict[str, Any]:
         """Audit a model by a plan, or go on with an audit that was interrupted; needs the extra `audit`.
 
@@ -332,21 +329,19 @@ class Client(Jobs):
         plan : str, Path or mapping
             A YAML file, or its content; see docs/how-to/audit-a-model.md.
         out : str or Path
-            The folder to fill. One that holds part of the same audit is completed, to the same bits.
+            The folder to fill, or to complete, to the same bits.
         on_progress : callable, optional
             Given a `neurofv.audit.progress.Progress` whenever something has happened.
 
         Returns
         -------
         dict
-            The report, as `report.json` has it; `passed` says whether every threshold holds.
+            The report; `passed` says whether every threshold holds.
 
         Raises
         ------
         InvalidRequest
             The plan does not fit its form or the model, or the folder holds another audit.
-        OSError
-            A file cannot be read or written.
         NeurofvError
             The server failed, or was away for longer than `reconnect_seconds`.
         """

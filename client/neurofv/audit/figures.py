@@ -80,7 +80,7 @@ class Standing:
     random : Figures or None
         Of the random network.
     own_vs_random : float or None
-        Correlation of the network's picture with the random network's, of the same seed.
+        Correlation of the network's picture with the random network's of another seed, median.
     pairs : int
         Pairs of seeds.
     """
@@ -150,9 +150,8 @@ def standing(folder: Folder, plan: Plan, unit: Unit, strategy: str) -> Standing:
     """
     own = keys_of(folder, plan, unit, strategy, NO_CONTROL)
     random = keys_of(folder, plan, unit, strategy, RANDOM_WEIGHTS)
-    pairs = [
-        (one, other) for one in own for other in random if (one.seed, one.unit) == (other.seed, other.unit)
-    ]
+    # The same seed draws the same noise, which is alike in both and says nothing of the weights.
+    pairs = [(one, other) for one in own for other in random if one.seed != other.seed or len(own) == 1]
     alike = [correlation(folder.change(one), folder.change(other)) for one, other in pairs]
     return Standing(
         strategy,

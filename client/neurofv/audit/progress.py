@@ -20,19 +20,19 @@ class Progress:
 
     Attributes
     ----------
-    share : float
-        Of the work, 0 to 1.
-    pictures, of : int
-        Those that are there, and all.
+    share : float or None
+        Of the pictures' cost, 0 to 1; None where something else is under way.
+    pictures, of : int or None
+        Those that are there, and all; None likewise.
     doing : str
         What is under way.
     seconds_left : float or None
         Estimated; None while it is not known.
     """
 
-    share: float
-    pictures: int
-    of: int
+    share: float | None
+    pictures: int | None
+    of: int | None
     doing: str
     seconds_left: float | None
 

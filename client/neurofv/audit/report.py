@@ -1,7 +1,7 @@
 """The report of an audit: all that was found, in one JSON document without times, paths and names of jobs."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -47,6 +47,7 @@ def make_report(
     units: Sequence[Unit],
     folder: Folder,
     images: Sequence[RealImage],
+    exemplars: Mapping[str, list[dict[str, Any]]],
     failures: Iterable[Failure],
 ) -> dict[str, Any]:
     """Put a report together.
@@ -63,6 +64,8 @@ def make_report(
         Has the pictures.
     images : sequence of RealImage
         What was at hand to compare with.
+    exemplars : mapping
+        Of them, those that drive each unit most, by its id.
     failures : iterable of Failure
         What could not be made.
 
@@ -72,7 +75,10 @@ def make_report(
         As `report.schema.json` describes it.
     """
     standings = {unit: _standings(folder, plan, unit) for unit in units}
-    told = [_unit(folder, plan, unit, standings[unit]) for unit in units]
+    told = [
+        {**_unit(folder, plan, unit, standings[unit]), "exemplars": exemplars.get(unit.id, [])}
+        for unit in units
+    ]
     failed = sorted([*failures, *_dead(folder)], key=lambda failure: failure.key)
     thresholds = _thresholds(plan, list(chain.from_iterable(standings.values())))
     return {
@@ -126,7 +132,6 @@ def _unit(folder: Folder, plan: Plan, unit: Unit, standings: Sequence[Standing])
             for each in standings
             if each.random is not None
         },
-        "exemplars": [],
         "verdicts": [verdict.content(several) for verdict in said],
     }
 
@@ -238,7 +243,7 @@ _ABOUT = {
     "control_seed_agreement": "pictures no more stable than the random network's",
     "control_selectivity": "pictures no more specific than the random network's",
     "control_transfer": "pictures no more transferable than the random network's",
-    "control_likeness": "pictures nearly the random network's",
+    "control_likeness": "pictures as like the random network's as another seed's",
 }
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from neurofv.audit.exemplars import draw_exemplars, find_exemplars, rank_channels
 from neurofv.audit.folder import Folder
 from neurofv.audit.images import digest_of, examples, find_images
 from neurofv.audit.jobs import Finding, Queue, patient
@@ -75,15 +76,26 @@ def run_audit(
     try:
         if not folder.has_reference():
             _fetch_reference(client, model, folder)
-        units = find_units(read, model, {})
+        say = _teller(on_progress)
+        units = find_units(read, model, rank_channels(client, read, model, images, say))
         real = examples(images) if read.paths else {}
         failures = _make_pictures(client, read, model, folder, find_tasks(read, units), real, on_progress)
-        report = make_report(read, model, units, folder, images, failures)
+        exemplars = draw_exemplars(folder.path, find_exemplars(client, model, units, images, say))
+        report = make_report(read, model, units, folder, images, exemplars, failures)
         folder.write_report(report)
         code = PASSED if report["passed"] else THRESHOLD_FAILED
     finally:
         folder.end(code)
     return report
+
+
+def _teller(on_progress: Callable[[Progress], object]) -> Callable[[str], None]:
+    """Return what tells of work that is no picture; how far the whole is stays as it was told last."""
+
+    def say(doing: str) -> None:
+        on_progress(Progress(None, None, None, doing, None))
+
+    return say
 
 
 def _make_pictures(

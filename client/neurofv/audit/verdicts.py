@@ -12,8 +12,6 @@ _HELD_OUT = (0.6, 0.3)
 _PERCENTILE = (0.95, 0.5)
 _SELECTIVITY = (1.0, 0.9)
 _PATH = (0.5, 0.1)
-# A picture that is so like the random network's shows little of what was learned.
-_LIKENESS = 0.8
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ def judge(found: Standing, is_class: bool) -> list[Verdict]:
         said.append(_path(found.own.path))
     if found.random is not None:
         said += _against_random(found.own, found.random)
-        said.append(_likeness(found.own_vs_random))
+        said.append(_likeness(found))
     return [Verdict(name, found.strategy, level, words) for name, level, words in said]
 
 
@@ -184,18 +182,19 @@ def _against_random(own: Figures, random: Figures) -> list[_Said]:
     return said
 
 
-def _likeness(value: float | None) -> _Said:
-    name = "control_likeness"
-    if value is None:
-        return name, UNKNOWN, "there is no picture of the random network to compare with"
-    figure = f"(correlation {value:.2f})"
-    if value >= _LIKENESS:
+def _likeness(found: Standing) -> _Said:
+    name, value, own = "control_likeness", found.own_vs_random, found.own.seed_agreement
+    if value is None or own is None:
         return (
             name,
-            WARNING,
-            f"nearly the random network's picture {figure}: it owes little to what was learned",
+            UNKNOWN,
+            "two seeds and the random network's pictures would tell what the weights contribute",
         )
-    return name, GOOD, f"unlike the random network's picture {figure}"
+    figures = f"(correlation {own:.2f} with another seed's, {value:.2f} with the random network's)"
+    if own > value:
+        return name, GOOD, f"more like another seed's picture than like the random network's {figures}"
+    words = f"no more like another seed's picture than like the random network's {figures}: "
+    return name, WARNING, words + "it owes little to what was learned"
 
 
 def _level(value: float, least: tuple[float, float]) -> str:

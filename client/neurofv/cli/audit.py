@@ -116,10 +116,11 @@ def _bar() -> Iterator[Callable[["Progress"], None]]:
         task = bars.add_task("", total=1.0, pictures="", left="")
 
         def show(progress: "Progress") -> None:
-            pictures = f"{progress.pictures}/{progress.of} pictures"
             left = "" if progress.seconds_left is None else f"{_time(progress.seconds_left)} left"
-            doing = escape(progress.doing)
-            bars.update(task, completed=progress.share, pictures=pictures, left=left, description=doing)
+            bars.update(task, left=left, description=escape(progress.doing))
+            if progress.share is not None:
+                pictures = f"{progress.pictures}/{progress.of} pictures"
+                bars.update(task, completed=progress.share, pictures=pictures)
 
         yield show
 
