@@ -7,10 +7,10 @@ from itertools import chain
 from typing import Any
 
 import neurofv
-from neurofv.audit.figures import Standing, is_dead, keys_of, picture, standing
 from neurofv.audit.folder import REFERENCE, Folder
 from neurofv.audit.images import RealImage, digest_of
 from neurofv.audit.plan import Plan
+from neurofv.audit.standings import Standing, is_dead, keys_of, picture, standing
 from neurofv.audit.tasks import NO_CONTROL, RANDOM_WEIGHTS, Key, Unit
 from neurofv.audit.verdicts import WARNING, judge, leads
 from neurofv.v1 import model_service_pb2 as pb

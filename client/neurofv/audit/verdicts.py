@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from neurofv.audit.figures import Figures, Standing
+from neurofv.audit.standings import Figures, Standing
 
 GOOD, FAIR, WARNING, UNKNOWN = "good", "fair", "warning", "unknown"
 # Least figure for `good` and for `fair`; what is below is a warning.
