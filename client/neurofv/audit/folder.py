@@ -167,23 +167,6 @@ class Folder:
         write_atomically(self.path / RUN, _json(self._run))
 
 
-def read_report(folder: str | Path) -> dict[str, Any]:
-    """Read an audit's report.
-
-    Raises
-    ------
-    InvalidRequest
-        There is none that can be read.
-    """
-    path = Path(folder) / REPORT
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        remedy = "there is no report in it; name the folder that `neurofv audit run` has filled"
-        raise InvalidRequest("folder", str(folder), remedy) from None
-    return found
-
-
 @lru_cache(maxsize=16)
 def _voxels(path: Path) -> np.ndarray:
     return np.asarray(nibabel.load(path).get_fdata(dtype=np.float32))  # type: ignore[attr-defined]

@@ -7,6 +7,7 @@ from typing import Any
 
 from neurofv.audit.exemplars import draw_exemplars, find_exemplars, rank_channels
 from neurofv.audit.folder import Folder
+from neurofv.audit.html import write_html
 from neurofv.audit.images import digest_of, examples, find_images
 from neurofv.audit.jobs import Finding, Queue, patient
 from neurofv.audit.plan import Plan, read_plan
@@ -83,6 +84,7 @@ def run_audit(
         exemplars = draw_exemplars(folder.path, find_exemplars(client, model, units, images, say))
         report = make_report(read, model, units, folder, images, exemplars, failures)
         folder.write_report(report)
+        write_html(folder.path)
         code = PASSED if report["passed"] else THRESHOLD_FAILED
     finally:
         folder.end(code)

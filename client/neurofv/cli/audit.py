@@ -70,9 +70,21 @@ def run(
             report = _named(plan, lambda: client.audit(plan, output, show))
     for line in report["summary"]:
         out.print(f"· {line}", markup=False, soft_wrap=True)
-    out.print(f"the report lies in {output}", markup=False, soft_wrap=True)
+    out.print(f"the report: {output / 'report.html'}", markup=False, soft_wrap=True)
     if not report["passed"]:
         raise typer.Exit(1)
+
+
+@audit.command("report")
+def write(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="As `neurofv audit run` has filled it.")],
+) -> None:
+    """Write the page anew, from report.json and the files beside it; asks no server."""
+    with _exit_codes(), reporting():
+        from neurofv.audit.html import write_html
+
+        page = write_html(folder)
+    out.print(str(page), markup=False, soft_wrap=True)
 
 
 @contextmanager
