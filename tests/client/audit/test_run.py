@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -157,8 +158,9 @@ def start(running: Restarted, plan: Path, out: Path) -> subprocess.Popen[str]:
     )
 
 
-def pictures(out: Path) -> int:
-    return len(list((out / DATASET).glob("*_fv.json")))
+def made(out: Path, wanted: int, process: subprocess.Popen[str]) -> bool:
+    """Say whether so many pictures are there, or none can come any more."""
+    return len(list((out / DATASET).glob("*_fv.json"))) >= wanted or process.poll() is not None
 
 
 def test_killed_runners_and_servers_come_to_the_same_report(running: Restarted, tmp_path: Path) -> None:
@@ -173,13 +175,13 @@ def test_killed_runners_and_servers_come_to_the_same_report(running: Restarted, 
     try:
         for wanted in (1, 3):
             killed = start(other, plan, out)
-            wait_for(lambda wanted=wanted: pictures(out) >= wanted or killed.poll() is not None)
+            wait_for(partial(made, out, wanted, killed))
             killed.send_signal(signal.SIGKILL)
             killed.communicate()
             assert killed.returncode == -signal.SIGKILL
         assert not (out / "report.json").exists()
         last = start(other, plan, out)
-        wait_for(lambda: pictures(out) >= 5 or last.poll() is not None)
+        wait_for(partial(made, out, 5, last))
         other.kill()
         _, errors = last.communicate(timeout=120)
         assert last.returncode == 0, errors

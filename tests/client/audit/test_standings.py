@@ -43,7 +43,7 @@ def test_large_volumes_are_halved() -> None:
 
 
 def levels(own: Figures, random: Figures | None = None, alike: float | None = None) -> dict[str, str]:
-    return {each.id: each.level for each in judge(Standing("default", own, random, alike, 1), True)}
+    return {each.id: each.level for each in judge(Standing("default", own, random, alike, 2), True)}
 
 
 def test_verdicts_follow_the_figures() -> None:
@@ -52,6 +52,11 @@ def test_verdicts_follow_the_figures() -> None:
     assert set(levels(Figures(0.1, 0.2, None, 0.1, 0.1, 0.0)).values()) == {"warning"}
     assert set(levels(NOTHING).values()) == {"unknown"}
     assert "path" not in levels(NOTHING)
+
+
+def test_a_unit_without_pictures_is_warned_of() -> None:
+    (only,) = judge(Standing("default", NOTHING, None, None, 0), True)
+    assert (only.id, only.level) == ("pictures", "warning")
 
 
 def test_a_picture_that_does_no_better_than_the_random_network_is_warned_of() -> None:
@@ -64,7 +69,7 @@ def test_a_picture_that_does_no_better_than_the_random_network_is_warned_of() ->
     worse = Figures(0.6, 0.9, 0.7, None, None, None)
     found = levels(own, worse, 0.55)
     assert {value for name, value in found.items() if name.startswith("control")} == {"warning"}
-    words = [each.words for each in judge(Standing("default", own, worse, 0.55, 1), True)]
+    words = [each.words for each in judge(Standing("default", own, worse, 0.55, 2), True)]
     assert any(
         "no more stable than the random network's picture (0.50 against 0.60)" in each for each in words
     )
