@@ -17,11 +17,11 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[plot]' -e ./client
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[plot,audit]' -e ./client
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[plot,tracing,gpu,postgres,training,study,torchserve,dev]' -e ./client
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[plot,audit,tracing,gpu,postgres,training,study,torchserve,dev]' -e ./client
 	@touch $@
 
 setup: $(VENV)/.dev  ## Install everything into .venv

@@ -5,7 +5,8 @@ import numpy as np
 import engine
 from models import Prior
 
-_SMALLEST_SPREAD = 1e-6
+SMALLEST_SPREAD = 1e-6
+STATISTICS = ("mean", "maximum")
 
 
 def quantiles(prior: Prior, unit: engine.Unit) -> tuple[np.ndarray, np.ndarray] | None:
@@ -28,9 +29,19 @@ def quantiles(prior: Prior, unit: engine.Unit) -> tuple[np.ndarray, np.ndarray] 
     """
     if not isinstance(unit, engine.Channel) or unit.layer not in prior.layers:
         return None
-    statistic = "maximum" if isinstance(unit, engine.Neuron) else "mean"
-    values = prior.activation_quantiles(unit.layer, statistic)[unit.channel]
+    values = prior.activation_quantiles(unit.layer, statistic_of(unit))[unit.channel]
     return values.double().numpy(), np.asarray(prior.quantile_levels)
+
+
+def statistic_of(unit: engine.Channel) -> str:
+    """Return over what of space the prior counts a unit: a neuron may sit anywhere in its channel."""
+    return "maximum" if isinstance(unit, engine.Neuron) else "mean"
+
+
+def ends(prior: Prior, layer: str, statistic: str) -> np.ndarray:
+    """Return the 5th and the 95th percentile of each unit of a layer that the prior knows, (2, units)."""
+    rows = prior.activation_quantiles(layer, statistic).double().numpy()
+    return np.stack([np.interp([0.05, 0.95], prior.quantile_levels, values) for values in rows], axis=1)
 
 
 def spread(prior: Prior, unit: engine.Unit) -> float:
@@ -45,4 +56,4 @@ def spread(prior: Prior, unit: engine.Unit) -> float:
         return 1.0
     values, levels = known
     low, high = np.interp([0.05, 0.95], levels, values)
-    return float(high - low) if high - low > _SMALLEST_SPREAD else 1.0
+    return float(high - low) if high - low > SMALLEST_SPREAD else 1.0

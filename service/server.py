@@ -113,7 +113,7 @@ class Server:
         jobs = JobService(self._desk, metrics)
         job_service_pb2_grpc.add_JobServiceServicer_to_server(jobs, self._grpc)
         operations_pb2_grpc.add_OperationsServicer_to_server(Operations(self._desk, jobs), self._grpc)
-        visualization = VisualizationService(self._desk, metrics)
+        visualization = VisualizationService(self._desk, metrics, self._inference)
         visualization_service_pb2_grpc.add_VisualizationServiceServicer_to_server(visualization, self._grpc)
         inference = InferenceService(
             self._repository, self._desk, self._inference, lambda: self._dispatcher.ready

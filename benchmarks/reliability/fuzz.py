@@ -28,6 +28,7 @@ _FORBIDDEN = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
 # How often a method is chosen; others 10. What makes the worker work comes seldom.
 _WEIGHTS = {
     "Estimate": 1,
+    "Probe": 3,
     "Visualize": 3,
     "CreateJob": 4,
     "Watch": 2,

@@ -75,6 +75,13 @@ _METHODS = (
     "samples: 2 regularization { regularizers { diversity { weight: 1 } } regularizers { l2 {} } }",
     "transforms { jitter_mm: 2 rotation_degrees: 5 scale: 0.1 flip: 0.5 noise: 0.1 gain: 0.1 gamma: 0.1 "
     "bias_field: 0.1 copies: 2 } precision: PRECISION_BFLOAT16 canvas { size_mm { i: 16 j: 16 k: 16 } }",
+    "control { random_weights { seed: 3 } }",
+)
+_PROBES = (
+    "",
+    'units { layer: "blocks.0.conv" channel: 1 } units { layer: "classifier" }',
+    'units { layer: "blocks.1.conv" channel: 3 } control { random_weights { seed: 7 } } '
+    "behind_nonlinearities: true",
 )
 
 
@@ -108,6 +115,12 @@ class Mutator:
             request.start.subject.deviation = 0.1
         return request
 
+    def probe(self) -> vis.ProbeRequest:
+        """Return a probe that could be meant."""
+        request = text_format.Merge(self.chance.choice(_PROBES), vis.ProbeRequest(model=NAME))
+        request.image.nifti = self.chance.choice(self._images)
+        return request
+
     def message(self, kind: type[Message]) -> Message:
         """Return a message of a type with some fields spoiled, but often not all."""
         message = kind()
@@ -129,6 +142,8 @@ class Mutator:
             message.MergeFrom(self.visualization())
         elif name in ("CreateJobRequest", "EstimateRequest"):
             message.request.MergeFrom(self.visualization())  # type: ignore[attr-defined]
+        elif name == "ProbeRequest":
+            message.MergeFrom(self.probe())
         elif name == "GetModelRequest":
             message.name = NAME  # type: ignore[attr-defined]
         elif "name" in message.DESCRIPTOR.fields_by_name and self.names:

@@ -76,6 +76,10 @@ class QuickExecutor:
         """Show nothing to a network."""
         raise WorkerLost("no network is here")
 
+    async def probe(self, request: vis.ProbeRequest, volume: bytes) -> vis.ProbeResponse:
+        """Show nothing to a network."""
+        raise WorkerLost("no network is here")
+
     async def died(self) -> None:
         """Never."""
         await asyncio.Event().wait()

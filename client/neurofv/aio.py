@@ -2,10 +2,10 @@
 
 import asyncio
 import inspect
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Any, Self, Unpack
 
 import grpc
 
@@ -14,6 +14,8 @@ from neurofv.connection import as_request, open_channel, server_address
 from neurofv.course import Course
 from neurofv.errors import translated, unreachable
 from neurofv.events import Collector, Event
+from neurofv.images import Image
+from neurofv.probes import probe_request
 from neurofv.requests import Choices
 from neurofv.results import Visualization
 from neurofv.retries import DEFAULT_RECONNECT_SECONDS
@@ -217,6 +219,53 @@ class AsyncClient(AsyncJobs):
         request = vis.EstimateRequest(request=as_request(model, choices))
         with translated(self.target):
             return await self._visualization.Estimate(request, timeout=self._deadline)
+
+    async def probe(
+        self,
+        model: str,
+        image: Image,
+        units: Iterable[tuple[str, int]] = (),
+        *,
+        version: int = 0,
+        behind_nonlinearities: bool = False,
+        control: str | Mapping[str, Any] | None = None,
+    ) -> vis.ProbeResponse:
+        """Show an image to a model, and tell how strongly units fire on it, and where.
+
+        Parameters
+        ----------
+        model : str
+            Its name.
+        image : str, PathLike, bytes or SpatialImage
+            The path of a NIfTI or .mgz file in the model's space, its content, or an image of nibabel. The
+            server never stores it.
+        units : iterable of (str, int)
+            Layers and channels; none for the logits alone.
+        version : int
+            Of the model; 0 means the newest that is ready.
+        behind_nonlinearities : bool
+            Units of a non-linearity, such as a ReLU, are read behind it, not before it.
+        control : str or mapping, optional
+            The model without what it has learned, as for `visualize`: `"random_weights"`.
+
+        Returns
+        -------
+        ProbeResponse
+            `units`, in the order asked: mean, maximum, and where that is (voxel and mm); `logits`, in the
+            order of the model's classes.
+
+        Raises
+        ------
+        InvalidRequest
+            A unit is no pair of a layer and a channel, or a value is of the wrong type.
+        OSError
+            The image's file cannot be read.
+        NeurofvError
+            The request was refused, or the call failed.
+        """
+        request = probe_request(model, image, units, version, behind_nonlinearities, control)
+        with translated(self.target):
+            return await self._visualization.Probe(request, timeout=self._deadline)
 
     async def visualize(
         self,

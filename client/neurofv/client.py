@@ -1,9 +1,10 @@
 """The client for ordinary programs; `neurofv.aio` has the one for asyncio."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
+from pathlib import Path
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Any, Self, Unpack
 
 import grpc
 
@@ -11,7 +12,9 @@ from neurofv.connection import as_request, open_channel, server_address
 from neurofv.course import Course
 from neurofv.errors import translated, unreachable
 from neurofv.events import Collector, Event
+from neurofv.images import Image
 from neurofv.jobs import Jobs
+from neurofv.probes import probe_request
 from neurofv.requests import Choices
 from neurofv.results import Visualization
 from neurofv.retries import DEFAULT_RECONNECT_SECONDS
@@ -222,6 +225,53 @@ class Client(Jobs):
         with translated(self.target):
             return self._visualization.Estimate(request, timeout=self._deadline)
 
+    def probe(
+        self,
+        model: str,
+        image: Image,
+        units: Iterable[tuple[str, int]] = (),
+        *,
+        version: int = 0,
+        behind_nonlinearities: bool = False,
+        control: str | Mapping[str, Any] | None = None,
+    ) -> vis.ProbeResponse:
+        """Show an image to a model, and tell how strongly units fire on it, and where.
+
+        Parameters
+        ----------
+        model : str
+            Its name.
+        image : str, PathLike, bytes or SpatialImage
+            The path of a NIfTI or .mgz file in the model's space, its content, or an image of nibabel. The
+            server never stores it.
+        units : iterable of (str, int)
+            Layers and channels; none for the logits alone.
+        version : int
+            Of the model; 0 means the newest that is ready.
+        behind_nonlinearities : bool
+            Units of a non-linearity, such as a ReLU, are read behind it, not before it.
+        control : str or mapping, optional
+            The model without what it has learned, as for `visualize`: `"random_weights"`.
+
+        Returns
+        -------
+        ProbeResponse
+            `units`, in the order asked: mean, maximum, and where that is (voxel and mm); `logits`, in the
+            order of the model's classes.
+
+        Raises
+        ------
+        InvalidRequest
+            A unit is no pair of a layer and a channel, or a value is of the wrong type.
+        OSError
+            The image's file cannot be read.
+        NeurofvError
+            The request was refused, or the call failed.
+        """
+        request = probe_request(model, image, units, version, behind_nonlinearities, control)
+        with translated(self.target):
+            return self._visualization.Probe(request, timeout=self._deadline)
+
     def visualize(
         self,
         model: str | vis.VisualizeRequest,
@@ -265,3 +315,36 @@ class Client(Jobs):
                 if event is not None and on_event is not None:
                     on_event(event)
         return collector.result()
+
+    def audit(
+        self,
+        plan: str | Path | Mapping[str, Any],
+        out: str | Path,
+        on_progress: Callable[[Any], object] = lambda progress: None,
+    ) -> dict[str, Any]:
+        """Audit a model by a plan, or go on with an audit that was interrupted; needs the extra `audit`.
+
+        Parameters
+        ----------
+        plan : str, Path or mapping
+            A YAML file, or its content; see docs/how-to/audit-a-model.md.
+        out : str or Path
+            The folder to fill, or to complete, to the same bits.
+        on_progress : callable, optional
+            Given a `neurofv.audit.progress.Progress` whenever something has happened.
+
+        Returns
+        -------
+        dict
+            The report; `passed` says whether every threshold holds.
+
+        Raises
+        ------
+        InvalidRequest
+            The plan does not fit its form or the model, or the folder holds another audit.
+        NeurofvError
+            The server failed, or was away for longer than `reconnect_seconds`.
+        """
+        from neurofv.audit.runner import run_audit
+
+        return run_audit(self, plan, out, on_progress)

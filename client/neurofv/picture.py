@@ -55,7 +55,9 @@ def picture(result: Visualization, path: str | Path, background: nibabel.Nifti1I
     point = strongest_point(result, background)
     figure = Figure(figsize=(10, 7.6), facecolor=_GROUND)
     figure.text(0.03, 0.95, result.title, color=_INK, fontsize=17, weight="bold", va="center")
-    figures = describe(result.objective.terms[0], result.evaluation.terms[0])
+    figures = describe(
+        result.objective.terms[0], result.evaluation.terms[0], result.request.HasField("control")
+    )
     figure.text(0.03, 0.905, figures, color=_DIM, fontsize=10.5, va="center")
     views = _draw(result, _WHOLE, point, figure, (0.03, 0.45, 0.95, 0.42))
     views.draw_cross(color=_ACCENT, linewidth=0.6)

@@ -87,6 +87,9 @@ class Choices(TypedDict, total=False):
         `"noise"`, `"reference_brain"` or, for instance, `{"noise": {"deviation": 0.1}}`.
     precision : str
         The numbers in which the network computes: `"float32"`, `"bfloat16"` or, on a GPU, `"float16"`.
+    control : str or mapping
+        The model without what it has learned: `"random_weights"` or, for another draw than the first,
+        `{"random_weights": {"seed": 1}}`.
     transfer : str
         A second model, NAME or NAME/VERSION, which says whether it sees the same class.
     real_images : mapping
@@ -126,6 +129,7 @@ class Choices(TypedDict, total=False):
     parameterization: str | Mapping[str, Any]
     start: str | Mapping[str, Any]
     precision: str
+    control: str | Mapping[str, Any]
     transfer: str
     real_images: Mapping[str, Image | Sequence[Image]]
     request_id: str
@@ -165,7 +169,7 @@ def build_request(model: str, **choices: Unpack[Choices]) -> vis.VisualizeReques
         fill(request, {name: given[name]} if name in given else {}, "request")
     if "regularizers" in given:
         _regularizers(request.regularization, given["regularizers"])
-    for name in ("parameterization", "start", "optimizer"):
+    for name in ("parameterization", "start", "optimizer", "control"):
         if name in given:
             choose(getattr(request, name), given[name], name)
     if "schedule" in given:

@@ -16,7 +16,7 @@ from neurofv.images import Image, nifti_bytes
 from neurofv.v1 import method_pb2 as method
 from neurofv.v1 import visualization_service_pb2 as vis
 from neurofv.volumes import SUFFIX, Volume, target_path
-from neurofv.words import objective_name, objective_of, seed_of, verdicts
+from neurofv.words import control_name, objective_name, objective_of, seed_of, verdicts
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,8 @@ class Visualization:
     def label(self) -> str:
         """What was driven, for people, such as `cube against 5 others` or `blocks.2.conv:5 (seed 3)`."""
         name = objective_name(self.objective)
+        if control := control_name(self.request):
+            name += f", {control}"
         return f"{name} (seed {self.seed})" if self.request.samples > 1 else name
 
     @property

@@ -14,8 +14,8 @@ import grpc
 from neurofv.errors import NeurofvError
 
 # Calls that change nothing when they come twice. CreateJob is one of them because a request_id is always
-# set. Not DeleteJob, which would fail the second time, nor Estimate: a worker that it kills is not to be
-# killed again, for whose jobs run there.
+# set. Not DeleteJob, which would fail the second time, nor Estimate and Probe: a worker that one kills is
+# not to be killed again, for whose jobs run there.
 REPEATED = {
     "ModelService": ("ListModels", "GetModel"),
     "JobService": ("CreateJob", "GetJob", "ListJobs", "CancelJob", "PinJob"),

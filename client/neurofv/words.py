@@ -44,7 +44,14 @@ def objective_name(objective: method.Objective) -> str:
     return f"{name} and {_counted(len(others), 'more term')}"
 
 
-def describe(term: method.ObjectiveTerm, figures: vis.TermEvaluation) -> str:
+def control_name(request: vis.VisualizeRequest) -> str:
+    """Return what was taken from the model, for people, such as `random weights, seed 0`; empty if nothing."""
+    if not request.HasField("control"):
+        return ""
+    return f"random weights, seed {request.control.random_weights.seed}"
+
+
+def describe(term: method.ObjectiveTerm, figures: vis.TermEvaluation, control: bool = False) -> str:
     """Say in plain language how strongly a unit fires on the final volume.
 
     Parameters
@@ -53,6 +60,8 @@ def describe(term: method.ObjectiveTerm, figures: vis.TermEvaluation) -> str:
         The unit, from the request.
     figures : TermEvaluation
         Its figures, from the evaluation.
+    control : bool
+        Whether the request names a control.
 
     Returns
     -------
@@ -72,6 +81,8 @@ def describe(term: method.ObjectiveTerm, figures: vis.TermEvaluation) -> str:
         case "subject_activations":
             return f"differs from the subject's activations by {_percent(-activation)} of their square"
     text = f"activation {activation:.2f}"
+    if control:
+        return f"{text}; a control is not compared with real images"
     if not figures.HasField("percentile"):
         return f"{text}; the model's bundle does not say how real images compare"
     text = f"{text}, {_place(figures.percentile, term)}"
@@ -126,7 +137,9 @@ def seed_of(request: vis.VisualizeRequest, item: int) -> int:
 
 
 def _on_the_run(evaluation: vis.Evaluation, request: vis.VisualizeRequest) -> Iterator[str]:
-    """Say why the run ended, and whether the unit was dead on the way."""
+    """Say what the network had learned, why the run ended, and whether the unit was dead on the way."""
+    if control := control_name(request):
+        yield f"a control ({control}): nothing that it shows was learned"
     if evaluation.stop_reason == vis.STOP_REASON_DEAD:
         yield "the unit had no gradient, and no remedy helped: the volume is no answer, it is its start"
         return

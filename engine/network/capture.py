@@ -1,6 +1,7 @@
 """Reading activations out of a network by hooks, where it cannot be traced."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -83,11 +84,7 @@ def activations(
     UnknownLayer
         A name is not a layer of the network.
     """
-    modules = {name: module for name, module in network.named_modules() if name}
-    wanted = sorted(set(layers))
-    for layer in wanted:
-        if layer not in modules:
-            raise UnknownLayer(layer, list(modules))
+    wanted = set(layers)
     found: dict[str, Tensor] = {}
 
     def keep(layer: str, answer: Tensor) -> None:
@@ -98,15 +95,47 @@ def activations(
             if last:
                 raise _AllReached
 
-    handles = [_listen(modules[layer], layer, keep, behind_nonlinearities) for layer in wanted]
-    try:
+    with heard(network, wanted, keep, behind_nonlinearities), suppress(_AllReached):
         network(volume)
-    except _AllReached:
-        pass
+    return found
+
+
+@contextmanager
+def heard(
+    network: nn.Module,
+    layers: Iterable[str],
+    hear: Callable[[str, Tensor], None],
+    behind_nonlinearities: bool = False,
+) -> Iterator[None]:
+    """Hear what layers say whenever the network runs; the hooks are removed at the end.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Any network.
+    layers : iterable of str
+        Names as `named_modules` writes them.
+    hear : callable
+        Told a layer's name and its answer, `(batch, channels, *spatial)`, which what runs on may overwrite.
+    behind_nonlinearities : bool
+        See `activations`.
+
+    Raises
+    ------
+    UnknownLayer
+        A name is not a layer of the network.
+    """
+    modules = {name: module for name, module in network.named_modules() if name}
+    wanted = sorted(set(layers))
+    for layer in wanted:
+        if layer not in modules:
+            raise UnknownLayer(layer, list(modules))
+    handles = [_listen(modules[layer], layer, hear, behind_nonlinearities) for layer in wanted]
+    try:
+        yield
     finally:
         for handle in handles:
             handle.remove()
-    return found
 
 
 def _listen(

@@ -53,6 +53,9 @@ class Executor(Protocol):
     async def infer(self, request: oip.ModelInferRequest) -> oip.ModelInferResponse:
         """Show a volume to a network, also while a job runs; raise `WorkerLost` if it cannot."""
 
+    async def probe(self, request: vis.ProbeRequest, volume: bytes) -> vis.ProbeResponse:
+        """Probe units with an image, also while a job runs; raise `WorkerLost` if it cannot."""
+
     async def died(self) -> None:
         """Return when nothing can be run any more."""
 

@@ -71,7 +71,7 @@ def read(resolved: vis.VisualizeRequest, bundle: Bundle, settings: Settings) -> 
         raise InvalidField(
             "subject", "is not used; ask for start.subject or subject_activations, or leave it out"
         )
-    subject = _image(resolved.subject, "subject", bundle, settings)
+    subject = read_one(resolved.subject, "subject", bundle, settings)
     return _comparisons(resolved, bundle, settings, subject)
 
 
@@ -113,7 +113,30 @@ def _wants_subject(request: vis.VisualizeRequest) -> str:
     return next((target.path for target in targets(request) if target.kind == "subject_activations"), "")
 
 
-def _image(subject: method_pb2.Subject, path: str, bundle: Bundle, settings: Settings) -> np.ndarray:
+def read_one(subject: method_pb2.Subject, path: str, bundle: Bundle, settings: Settings) -> np.ndarray:
+    """Bring one image onto the model's grid, and fill in its digest.
+
+    Parameters
+    ----------
+    subject : Subject
+        Changed in place.
+    path : str
+        Its field's path, for errors.
+    bundle : Bundle
+        The model.
+    settings : Settings
+        The server's limits.
+
+    Returns
+    -------
+    ndarray, (X, Y, Z), float32
+        Model units.
+
+    Raises
+    ------
+    InvalidField, SubjectUnusable
+        It is missing or unusable.
+    """
     if not subject.nifti:
         rule = "is empty; the service keeps no image, so send the file itself"
         raise InvalidField(f"{path}.nifti", rule)
@@ -142,7 +165,7 @@ def _comparisons(
         if real.class_name not in bundle.manifest.classes:
             raise ClassNotFound(real.class_name, bundle.manifest.classes, label(bundle))
         path = f"comparisons.real_images[{index}].image"
-        found.append((real.class_name, _image(real.image, path, bundle, settings)))
+        found.append((real.class_name, read_one(real.image, path, bundle, settings)))
     images = Images(subject, tuple(found))
     same, other = images.groups(first.unit.class_name)
     if len(same) < LEAST_SAME or not other:

@@ -17,6 +17,7 @@ from neurofv.v1 import visualization_service_pb2 as vis
 from service.device import check_precision
 from service.errors import InvalidField
 from service.jobs import images, targets
+from service.jobs.control import control_seed
 from service.method import Method
 from service.settings import Settings
 from service.volumes.canvas import FADE_MM, Box, resolve
@@ -51,6 +52,11 @@ class Plan:
     box: Box
     images: images.Images
     other: Bundle | None = None
+
+    @property
+    def control(self) -> int | None:
+        """Seed with which the model's weights are shuffled; None for the model as it is."""
+        return control_seed(self.request)
 
     def whole_grid_objectives(self) -> list[engine.Objective]:
         """Return each volume's objective as it reads the whole grid, whose activation maps are larger."""
@@ -94,6 +100,7 @@ def make_plan(
     resolved = vis.VisualizeRequest()
     resolved.CopyFrom(request)
     method = Method.read(request)
+    control_seed(request)
     _check_limits(resolved, method, settings)
     resolved.model, resolved.version = bundle.manifest.name, bundle.manifest.version
     targets.check(resolved, bundle)
@@ -139,7 +146,7 @@ def _spec(request: vis.VisualizeRequest, bundle: Bundle, box: Box, method: Metho
     asked = targets.objectives(request, bundle, box, layers)
     seeds = [method.choices["seed"] + sample for sample in range(request.samples)]
     first, *batch = [engine.Item(objective, seed) for objective in asked for seed in seeds]
-    _check_ceiling(method, asked)
+    _check_ceiling(method, asked, control_seed(request))
     left_right = next(axis for axis, letter in enumerate(space.orientation) if letter in "LR")
     try:
         return engine.Spec(
@@ -153,14 +160,16 @@ def _spec(request: vis.VisualizeRequest, bundle: Bundle, box: Box, method: Metho
         raise InvalidField(error.field, f"is {error.value}, but must be {error.rule}") from None
 
 
-def _check_ceiling(method: Method, objectives: Sequence[engine.Objective]) -> None:
-    """Refuse a ceiling on units that the bundle knows nothing of."""
+def _check_ceiling(method: Method, objectives: Sequence[engine.Objective], control: int | None) -> None:
+    """Refuse a ceiling on units of which nobody knows how they behave on real images."""
     if not any(isinstance(choice, engine.ActivationCeiling) for choice in method.choices["regularizers"]):
         return
     for term in (term for objective in objectives for term in objective.terms):
         if term.real is None:
             rule = f"needs the activations of {term.unit} on real images, which the bundle does not hold; "
             rule += "drive a convolution or a class, or leave the ceiling out"
+            if control is not None:
+                rule = "needs activations on real images, which nobody knows of a control; leave one out"
             raise InvalidField("regularization.activation_ceiling", rule)
 
 

@@ -16,6 +16,7 @@ from models import Bundle, Layer
 from neurofv.v1 import method_pb2
 from neurofv.v1 import visualization_service_pb2 as vis
 from service.errors import ClassNotFound, InvalidField, LayerNotFound, UnitOutOfRange
+from service.jobs.control import control_seed
 from service.real_images import quantiles, spread
 from service.volumes.canvas import Box, to_voxel
 
@@ -149,9 +150,13 @@ def objectives(
         That of `request.objective` first, then those of `request.batch`.
     """
     prior = bundle.prior()
+    control = control_seed(request) is not None
 
     def term(target: Target) -> engine.Term:
         unit = _unit(target, bundle, box, layers)
+        if control:
+            # The prior is of the weights as they are. The worker measures those of the control.
+            return engine.Term(unit, target.term.weight, _SENSES[target.term.sense])
         known = quantiles(prior, unit)
         real = None if known is None else (tuple(known[1].tolist()), tuple(known[0].tolist()))
         return engine.Term(unit, target.term.weight, _SENSES[target.term.sense], spread(prior, unit), real)

@@ -1,4 +1,4 @@
-"""Who waits for a network's answer.
+"""Who waits for a network's answer: callers of ModelInfer and of Probe.
 
 The forward pass runs in the worker, between two steps of the job that runs: there
 the networks are loaded and the device is, a volume that takes all the memory costs
@@ -8,14 +8,18 @@ planned, changes every module of a process while it traces.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVar
 
+from neurofv.v1 import visualization_service_pb2 as vis
 from service.errors import Draining, QueueFull
 from service.jobs.dispatcher import Executor
 from service.oip import open_inference_pb2 as oip
 from service.oip.tensors import add_output
 
 _MOST = 64
+_Answer = TypeVar("_Answer")
 
 
 class Inference:
@@ -67,28 +71,44 @@ class Inference:
         JobFailed
             One of them cannot be shown at all, as this status says.
         """
+        return _joined(await self._all([partial(self._executor.infer, part) for part in parts]))
+
+    async def probe(self, request: vis.ProbeRequest, volume: bytes) -> vis.ProbeResponse:
+        """Probe units with an image; as `infer` of one volume.
+
+        Parameters
+        ----------
+        request : ProbeRequest
+            Checked, without its image.
+        volume : bytes
+            The image on the model's grid, model units, float32.
+        """
+        (answer,) = await self._all([partial(self._executor.probe, request, volume)])
+        return answer
+
+    async def _all(self, asked: list[Callable[[], Awaitable[_Answer]]]) -> list[_Answer]:
+        """Ask the executor once for each volume."""
         self.admit()
         self._callers += 1
         try:
-            answers = [await self._next(part) for part in parts]
+            return [await self._next(ask) for ask in asked]
         finally:
             self._callers -= 1
-        return _joined(answers)
 
-    async def _next(self, part: oip.ModelInferRequest) -> oip.ModelInferResponse:
+    async def _next(self, ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
         """Wait for a turn and take it."""
         await self._turn.acquire()
-        asking = asyncio.create_task(self._ask(part))
+        asking = asyncio.create_task(self._ask(ask))
         asking.add_done_callback(self._pass_on)
         # Who leaves keeps the turn until the worker has answered: it never has more than one volume to hold.
         return await asyncio.shield(asking)
 
-    async def _ask(self, part: oip.ModelInferRequest) -> oip.ModelInferResponse:
+    async def _ask(self, ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
         if self._is_draining():
             raise Draining
-        return await self._executor.infer(part)
+        return await ask()
 
-    def _pass_on(self, asked: "asyncio.Task[oip.ModelInferResponse]") -> None:
+    def _pass_on(self, asked: "asyncio.Task[_Answer]") -> None:
         self._turn.release()
         if not asked.cancelled():
             asked.exception()  # of one who has left: nobody else looks at it

@@ -2,14 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
 from neurofv.v1 import visualization_service_pb2 as vis
 from neurofv.v1 import visualization_service_pb2_grpc
 from service.jobs.desk import Desk
+from service.jobs.probe import read_probe
 from service.jobs.watch import Watch
 from service.observability.metrics import Metrics
+from service.oip.inference import Inference
 from service.storage.records import Record
 
 
@@ -22,10 +25,14 @@ class VisualizationService(visualization_service_pb2_grpc.VisualizationServiceSe
         Who knows the jobs.
     metrics : Metrics
         Where figures go.
+    inference : Inference
+        Who shows images to networks.
     """
 
-    def __init__(self, desk: Desk, metrics: Metrics) -> None:
-        self._desk, self._metrics = desk, metrics
+    def __init__(self, desk: Desk, metrics: Metrics, inference: Inference) -> None:
+        self._desk, self._metrics, self._inference = desk, metrics, inference
+        # One image is read at a time; who waits for that holds up nobody else's threads.
+        self._prober = ThreadPoolExecutor(1, thread_name_prefix="prober")
 
     async def Visualize(  # noqa: N802 (gRPC's name)
         self, request: vis.VisualizeRequest, context: grpc.aio.ServicerContext
@@ -54,3 +61,23 @@ class VisualizationService(visualization_service_pb2_grpc.VisualizationServiceSe
     ) -> vis.EstimateResponse:
         """Check a visualization and tell what it would cost."""
         return await self._desk.estimate(request.request)
+
+    async def Probe(  # noqa: N802 (gRPC's name)
+        self, request: vis.ProbeRequest, context: grpc.aio.ServicerContext
+    ) -> vis.ProbeResponse:
+        """Show an image to a model, and tell how strongly units fire on it."""
+        self._inference.admit()
+        read = asyncio.get_running_loop().run_in_executor
+        desk = self._desk
+        probe = await read(self._prober, read_probe, request, desk.repository, desk.settings)
+        asked = probe.request
+        facts = {"digest": probe.bundle.digest, "image_sha256": asked.image.sha256}
+        control = str(asked.control.WhichOneof("kind") or "")
+        await desk.act(
+            "model.probe",
+            f"models/{probe.bundle.label}",
+            **facts,
+            units=str(len(asked.units)),
+            control=control,
+        )
+        return await self._inference.probe(asked, probe.volume.tobytes())

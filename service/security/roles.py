@@ -9,6 +9,7 @@ LEAST_ROLES = {
     "/neurofv.v1.ModelService/GetModel": Role.VIEWER,
     "/neurofv.v1.VisualizationService/Visualize": Role.SUBMITTER,
     "/neurofv.v1.VisualizationService/Estimate": Role.SUBMITTER,
+    "/neurofv.v1.VisualizationService/Probe": Role.SUBMITTER,
     f"{_JOBS}/CreateJob": Role.SUBMITTER,
     f"{_JOBS}/GetJob": Role.VIEWER,
     f"{_JOBS}/ListJobs": Role.VIEWER,

@@ -32,7 +32,7 @@ from service.volumes.nifti import VolumeFile
 from service.volumes.subject import read_subject
 from service.worker import memory
 from service.worker.checkpoint import Checkpoint
-from service.worker.model import LoadedModel
+from service.worker.model import LoadedModel, Models
 from service.worker.run import Paused, Stopped, run
 
 # TorchServe computes on for callers who have left: no run takes the worker for longer.
@@ -113,7 +113,8 @@ class Handler:
             torch.use_deterministic_algorithms(True, warn_only=True)
         bundle = read_archive(Path(facts["model_dir"]))
         self._archive = Archive(bundle)
-        self.model = LoadedModel.load(bundle, device)
+        self._models = Models(device)
+        self.model = self._models.get(bundle)
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """Answer one call.
@@ -194,7 +195,8 @@ class Handler:
             request.stopping.seconds = self._seconds
         plan = find_plan(request, self._archive, self._settings)
         stream.accept(without_images(plan.request))
-        for _, item in run([plan], self.model, self._settings, None, [lambda: False]):
+        model = self._models.get(plan.bundle, plan.control)
+        for _, item in run([plan], model, self._settings, None, [lambda: False]):
             if isinstance(item, Exception):
                 raise item
             assert not isinstance(item, Checkpoint | Paused | Stopped), "nobody has asked for it"

@@ -53,6 +53,8 @@ class Source:
         Which volume of the batch.
     seed : int or None
         Of its draws, if there are several samples.
+    control : int or None
+        Seed with which the model's weights were shuffled, if they were.
     """
 
     manifest: Manifest
@@ -61,6 +63,7 @@ class Source:
     step: int
     item: int = 0
     seed: int | None = None
+    control: int | None = None
 
     @property
     def label(self) -> str:
@@ -78,12 +81,13 @@ class Source:
         """A name as BIDS derivatives have it; a synthetic image has no subject."""
         layer, _, channel = self.unit.rpartition(":")
         seed = "" if self.seed is None else f"seed{self.seed}"
+        random = "" if self.control is None else f"random{self.control}"
         entities = {
             "space": self.manifest.input.space,
             "model": self.manifest.name,
             "layer": layer,
             "unit": channel,
-            "desc": seed + self.label,
+            "desc": random + seed + self.label,
         }
         return "_".join(f"{key}-{_UNSAFE.sub('', value)}" for key, value in entities.items()) + "_fv.nii.gz"
 
@@ -116,7 +120,9 @@ def encode(volume: np.ndarray, source: Source) -> VolumeFile:
     if source.kind not in (vis.VOLUME_KIND_INTERMEDIATE, vis.VOLUME_KIND_FINAL):
         low, high = float(volume.min()), float(volume.max())
     image.header["cal_min"], image.header["cal_max"] = low, high
-    image.header["descrip"] = f"neurofv {manifest.name}/{manifest.version} {source.unit}".encode()[:79]
+    random = "" if source.control is None else f"random weights ({source.control}) "
+    of = f"{manifest.name}/{manifest.version} {random}{source.unit}"
+    image.header["descrip"] = f"neurofv {of}".encode()[:79]
     data = igzip.compress(image.to_bytes(), compresslevel=1, mtime=0)
     begin = vis.VolumeBegin(
         id=source.id,

@@ -22,10 +22,11 @@ import torch
 from google.rpc import status_pb2
 
 import engine
-from models import Bundle, Repository
+from models import Repository
 from neurofv.v1 import visualization_service_pb2 as vis
 from service.device import choose_device
 from service.errors import ServiceError
+from service.jobs.control import control_seed
 from service.jobs.plan import Plan, make_plan
 from service.observability.logs import configure_logs
 from service.oip import open_inference_pb2 as oip
@@ -35,7 +36,8 @@ from service.worker import checkpoint, memory, wire
 from service.worker.checkpoint import Checkpoint, DamagedCheckpoint, Pace
 from service.worker.estimate import Estimator
 from service.worker.inference import infer
-from service.worker.model import LoadedModel
+from service.worker.model import Models
+from service.worker.probe import probe
 from service.worker.run import Paused, Stopped, run
 from service.worker.telling import Task, Teller
 
@@ -61,7 +63,7 @@ class Worker:
         if self._device.type == "cuda":
             # On the CPU everything that the engine uses is deterministic as it is.
             torch.use_deterministic_algorithms(True, warn_only=True)
-        self._models: dict[str, LoadedModel] = {}
+        self._models = Models(self._device)
         self._jobs: queue.SimpleQueue[wire.Frame] = queue.SimpleQueue()
         self._cancelled: set[int] = set()
         self._teller = Teller(connection)
@@ -77,7 +79,7 @@ class Worker:
         for entry in self._repository.entries():
             if entry.ready:
                 begun = time.monotonic()
-                self._model(self._repository.get(entry.name, entry.version))
+                self._models.get(self._repository.get(entry.name, entry.version))
                 loads.append(time.monotonic() - begun)
         threading.Thread(target=self._listen, daemon=True).start()
         facts = [self._device.type, *(f"{seconds:.6f}" for seconds in loads)]
@@ -109,7 +111,7 @@ class Worker:
                 if frame.kind == wire.Kind.CANCEL:
                     self._cancelled.add(frame.job)
                     continue
-                if frame.kind in (wire.Kind.ESTIMATE, wire.Kind.INFER):
+                if frame.kind in (wire.Kind.ESTIMATE, wire.Kind.INFER, wire.Kind.PROBE):
                     self._questions.put(frame)
                 if frame.kind == wire.Kind.PAUSE:
                     self._pauses += 1
@@ -165,8 +167,8 @@ class Worker:
 
     def _optimize(self, tasks: Sequence[Task], plans: Sequence[Plan], resume: Checkpoint | None) -> None:
         """Run jobs as one batch, and tell what comes of each."""
-        model = self._model(plans[0].bundle)
-        other = self._model(plans[0].other) if plans[0].other else None
+        model = self._models.get(plans[0].bundle, plans[0].control)
+        other = self._models.get(plans[0].other) if plans[0].other else None
         made_with = [checkpoint.fingerprint(plan, self._device) for plan in plans]
         cancelled = [partial(self._is_cancelled, task) for task in tasks]
         heard = [resume.told if resume else 0] * len(tasks)
@@ -252,6 +254,8 @@ class Worker:
             try:
                 if frame.kind == wire.Kind.INFER:
                     self._teller.send(wire.Kind.INFERRED, frame.job, self._infer(frame.data))
+                elif frame.kind == wire.Kind.PROBE:
+                    self._teller.send(wire.Kind.PROBED, frame.job, self._probe(frame.data))
                 else:
                     self._teller.send(wire.Kind.ESTIMATED, frame.job, self._estimate(frame.data, busy))
             except Exception as error:
@@ -260,19 +264,20 @@ class Worker:
 
     def _estimate(self, data: bytes, busy: bool) -> bytes:
         plan = self._plan(data)
-        answer = self._estimator.estimate(plan, self._model(plan.bundle))
+        answer = self._estimator.estimate(plan, self._models.get(plan.bundle, plan.control))
         answer.busy = busy
         return answer.SerializeToString()
 
     def _infer(self, data: bytes) -> bytes:
         request = oip.ModelInferRequest.FromString(data)
         bundle = self._repository.get(request.model_name, int(request.model_version))
-        return infer(request, self._model(bundle)).SerializeToString()
+        return infer(request, self._models.get(bundle)).SerializeToString()
 
-    def _model(self, bundle: Bundle) -> LoadedModel:
-        if bundle.digest not in self._models:
-            self._models[bundle.digest] = LoadedModel.load(bundle, self._device)
-        return self._models[bundle.digest]
+    def _probe(self, data: bytes) -> bytes:
+        asked, volume = wire.unpack_volume(data)
+        request = vis.ProbeRequest.FromString(asked)
+        bundle = self._repository.get(request.model, request.version)
+        return probe(request, volume, self._models.get(bundle, control_seed(request))).SerializeToString()
 
 
 def main() -> None:

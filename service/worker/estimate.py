@@ -196,7 +196,8 @@ def _anywhere(objective: engine.Objective) -> engine.Objective:
 def _kind(plan: Plan) -> tuple[object, ...]:
     """Return what the cost hangs on, but for the canvas and the number of volumes."""
     method, spec = vis.VisualizeRequest(), plan.spec
-    for name in ("parameterization", "start", "transforms", "regularization", "optimizer"):
+    # A control may fail where the model does not.
+    for name in ("parameterization", "start", "transforms", "regularization", "optimizer", "control"):
         getattr(method, name).CopyFrom(getattr(plan.request, name))
     units = tuple(tuple(type(term.unit).__name__ for term in item.objective.terms) for item in spec.items[:2])
     return (

@@ -1,7 +1,6 @@
 """Figures on a finished volume, beside those of real images."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -54,7 +53,7 @@ def evaluate(
     _judge_image(found, plan, model, result, volume)
     held_out = _held_out(plan, model, result)
     for term, reading, held in zip(objective.terms, readings[:, 0].tolist(), held_out, strict=True):
-        found.terms.append(_judge_term(plan, term, reading, said, held))
+        found.terms.append(_judge_term(plan, model, term, reading, said, held))
     if first is not None:
         home = torch.from_numpy(model.home(plan))
         found.agreement = figures.agreement(volume - home, torch.from_numpy(first) - home)[0]
@@ -124,6 +123,7 @@ def _held_out(plan: Plan, model: LoadedModel, result: engine.Result) -> list[vis
 
 def _judge_term(
     plan: Plan,
+    model: LoadedModel,
     term: engine.Term,
     activation: float,
     said: Mapping[str, torch.Tensor],
@@ -133,8 +133,9 @@ def _judge_term(
     unit = term.unit
     found = vis.TermEvaluation(unit=str(unit), activation=activation, held_out=held_out)
     if isinstance(unit, engine.Channel):
-        _rank(found, plan, unit, said[unit.layer])
-    known = quantiles(plan.bundle.prior(), unit)
+        _rank(found, model, unit, said[unit.layer])
+    # The prior is of the model as it is: of a control nothing is known.
+    known = quantiles(plan.bundle.prior(), unit) if model.trained is None else None
     if known is None:
         return found
     values, levels = known
@@ -154,16 +155,12 @@ def _judge_term(
     return found
 
 
-def _rank(found: vis.TermEvaluation, plan: Plan, unit: engine.Channel, said: torch.Tensor) -> None:
+def _rank(found: vis.TermEvaluation, model: LoadedModel, unit: engine.Channel, said: torch.Tensor) -> None:
     """Rank a unit among those of its layer, each counted in spreads where they are known."""
     readings = figures.channel_readings(unit, said)
     found.layer_units = len(readings)
-    low = high = None
-    prior = plan.bundle.prior()
-    if unit.layer in prior.layers:
-        each = [quantiles(prior, replace(unit, channel=index)) for index in range(len(readings))]
-        ends = [np.interp([0.05, 0.95], levels, values) for values, levels in filter(None, each)]
-        low, high = torch.from_numpy(np.stack(ends, axis=1)).to(readings)
+    ends = model.ends(unit)
+    low, high = (None, None) if ends is None else torch.from_numpy(ends).to(readings)
     found.selectivity_rank = figures.selectivity(readings, low, high, unit.channel)
 
 

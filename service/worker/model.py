@@ -1,16 +1,24 @@
 """A model that is ready to be optimized against, and what it is optimized on."""
 
-from dataclasses import dataclass
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
 
 import engine
 from models import Bundle
+from models.control import shuffle_weights
 from service.jobs.plan import Plan
+from service.real_images import SMALLEST_SPREAD, STATISTICS, ends, statistic_of
 from service.settings import Settings
 from service.volumes import brains
 from service.volumes.canvas import Box
+from service.worker.drawn import Ends, drawn_ends
+
+# Networks with random weights that are kept. Every seed makes another one, and callers choose seeds.
+_MOST_CONTROLS = 2
 
 
 @dataclass(frozen=True)
@@ -27,12 +35,15 @@ class LoadedModel:
         The reference brain on the model's grid, model units.
     device : torch.device
         Where the network lives.
+    trained : LoadedModel or None
+        The model as it is, where this is the same with random weights.
     """
 
     bundle: Bundle
     network: engine.Prepared
     background: np.ndarray
     device: torch.device
+    trained: "LoadedModel | None" = None
 
     @classmethod
     def load(cls, bundle: Bundle, device: torch.device) -> "LoadedModel":
@@ -40,6 +51,60 @@ class LoadedModel:
         low, high = bundle.manifest.input.intensity_range
         background = np.clip(bundle.reference().get_fdata(dtype=np.float32), low, high)
         return cls(bundle, engine.Prepared(bundle.network().to(device)), background, device)
+
+    def control(self, seed: int) -> "LoadedModel":
+        """Return the same with its weights shuffled."""
+        network = shuffle_weights(self.bundle.network(), seed).to(self.device)
+        return replace(self, network=engine.Prepared(network), trained=self)
+
+    @cached_property
+    def drawn(self) -> Ends:
+        """How units behave on drawn brains; measured when it is first asked for."""
+        return drawn_ends(self.network.network, self.bundle, self.background, self.device)
+
+    @cached_property
+    def _ends(self) -> Ends:
+        """Between which ends units behave on brains, as far as the prior knows their layers."""
+        prior = self.bundle.prior()
+        real = {
+            (layer, statistic): ends(prior, layer, statistic)
+            for layer in prior.layers
+            for statistic in STATISTICS
+        }
+        if self.trained is None:
+            return real
+        return {key: _widened(self.drawn[key], real[key], self.trained.drawn[key]) for key in real}
+
+    def ends(self, unit: engine.Unit) -> np.ndarray | None:
+        """Return between which ends each unit of a unit's layer behaves on brains.
+
+        Parameters
+        ----------
+        unit : Unit
+            What is driven.
+
+        Returns
+        -------
+        ndarray, (2, units), or None
+            The 5th and the 95th percentile on real images; with random weights, on drawn brains, widened as
+            if these differed as much as real ones do. None if the prior does not know the layer.
+        """
+        if not isinstance(unit, engine.Channel):
+            return None
+        return self._ends.get((unit.layer, statistic_of(unit)))
+
+    def in_spreads(self, objective: engine.Objective) -> engine.Objective:
+        """Return an objective whose activations are counted in spreads: a control's are its own."""
+        if self.trained is None:
+            return objective
+        terms = []
+        for term in objective.terms:
+            found = self.ends(term.unit)
+            if found is not None and isinstance(term.unit, engine.Channel):
+                low, high = found[:, term.unit.channel]
+                term = replace(term, spread=float(high - low) if high - low > SMALLEST_SPREAD else 1.0)
+            terms.append(term)
+        return replace(objective, terms=tuple(terms))
 
     def logits(self, volume: np.ndarray) -> torch.Tensor:
         """Return what the network says of each class.
@@ -96,7 +161,18 @@ class LoadedModel:
     def with_targets(
         self, plan: Plan, objective: engine.Objective, box: Box | None = None
     ) -> engine.Objective:
-        """Return an objective with the activations of the subject's image on a box, or on the whole grid."""
+        """Return an objective with what the model adds to it: spreads, and the subject's activations.
+
+        Parameters
+        ----------
+        plan : Plan
+            Whose objective it is.
+        objective : engine.Objective
+            As it was planned.
+        box : Box or None
+            Where the subject's image is read; None for the whole grid.
+        """
+        objective = self.in_spreads(objective)
         layers = {
             term.unit.layer for term in objective.terms if isinstance(term.unit, engine.SubjectActivations)
         }
@@ -120,5 +196,51 @@ class LoadedModel:
         return torch.from_numpy(np.stack([plan.box.cut(brain) for brain in whole]))
 
 
+def _widened(own: np.ndarray, real: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """Move a control's ends on drawn brains as far apart as a trained layer's are on real images."""
+    low, high = own
+    on_real, on_drawn = (float(np.median(ends[1] - ends[0])) for ends in (real, drawn))
+    wider = on_real / on_drawn if min(on_real, on_drawn) > SMALLEST_SPREAD else 1.0
+    return np.stack([low, low + wider * (high - low)])
+
+
 def _on_box(volume: np.ndarray, box: Box) -> torch.Tensor:
     return torch.from_numpy(box.cut(volume).copy())
+
+
+class Models:
+    """The models that a process has loaded.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where networks live.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._trained: dict[str, LoadedModel] = {}
+        self._controls: OrderedDict[tuple[str, int], LoadedModel] = OrderedDict()
+
+    def get(self, bundle: Bundle, control: int | None = None) -> LoadedModel:
+        """Return a model, loaded when it is first asked for.
+
+        Parameters
+        ----------
+        bundle : Bundle
+            What it is.
+        control : int, optional
+            Seed with which its weights are shuffled. Only the controls that were asked for last are kept.
+        """
+        if bundle.digest not in self._trained:
+            self._trained[bundle.digest] = LoadedModel.load(bundle, self._device)
+        trained = self._trained[bundle.digest]
+        if control is None:
+            return trained
+        key = bundle.digest, control
+        if key not in self._controls:
+            self._controls[key] = trained.control(control)
+            while len(self._controls) > _MOST_CONTROLS:
+                self._controls.popitem(last=False)
+        self._controls.move_to_end(key)
+        return self._controls[key]

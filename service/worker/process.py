@@ -24,7 +24,7 @@ from service.worker import wire
 _START_SECONDS = 120.0
 # Frames of the worker that are held while those before them are written.
 _MOST_FRAMES = 8
-_ANSWERS = (wire.Kind.ESTIMATED, wire.Kind.INFERRED, wire.Kind.UNANSWERED)
+_ANSWERS = (wire.Kind.ESTIMATED, wire.Kind.INFERRED, wire.Kind.PROBED, wire.Kind.UNANSWERED)
 ENVIRONMENT = {
     # Threads of torch that wait for each other must sleep, not spin: spinning, two threads on two
     # cores of which one has other work too ran five times slower.
@@ -232,6 +232,31 @@ class WorkerProcess:
         """
         answer = await self._ask(wire.Kind.INFER, request.SerializeToString())
         return oip.ModelInferResponse.FromString(answer)
+
+    async def probe(self, request: vis.ProbeRequest, volume: bytes) -> vis.ProbeResponse:
+        """Let the worker probe units with an image, also while a job runs.
+
+        Parameters
+        ----------
+        request : ProbeRequest
+            Checked, without its image.
+        volume : bytes
+            The image on the model's grid, model units, float32.
+
+        Returns
+        -------
+        ProbeResponse
+            Complete.
+
+        Raises
+        ------
+        WorkerLost
+            No process runs, or it died.
+        JobFailed
+            The image cannot be shown to the network, as this status says.
+        """
+        data = wire.pack_volume(request.SerializeToString(), volume)
+        return vis.ProbeResponse.FromString(await self._ask(wire.Kind.PROBE, data))
 
     async def _ask(self, kind: wire.Kind, data: bytes) -> bytes:
         """Ask what the worker answers between two steps of a job."""

@@ -237,7 +237,7 @@ class _Job:
         background = np.full_like(self._around, around[kind]) if kind in around else self._around
         unit = str(plan.spec.items[event.item].objective.terms[0].unit)
         seed = plan.spec.items[event.item].seed if plan.request.samples > 1 else None
-        source = nifti.Source(plan.bundle.manifest, unit, kind, event.step, event.item, seed)
+        source = nifti.Source(plan.bundle.manifest, unit, kind, event.step, event.item, seed, plan.control)
         file = nifti.encode(plan.box.paste(image.numpy(), background), source)
         if kind != vis.VOLUME_KIND_INTERMEDIATE:
             self._digests[file.begin.id] = file.begin.sha256

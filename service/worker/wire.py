@@ -39,6 +39,8 @@ class Kind(IntEnum):
     PAUSED = 16  # from the worker: stopped, to go on later
     INFER = 17  # to the worker: a ModelInferRequest of one volume; the number is the question's
     INFERRED = 18  # from the worker: a ModelInferResponse
+    PROBE = 19  # to the worker: length, ProbeRequest without its image, the image on the grid as float32
+    PROBED = 20  # from the worker: a ProbeResponse
 
 
 @dataclass(frozen=True)

@@ -160,6 +160,12 @@ class Method:
     precision: Annotated[
         str | None, typer.Option(help="The network's numbers: float32, bfloat16, on a GPU also float16.")
     ] = None
+    control: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[=SEED]", help=f"Without what the model has learned: {names(method.Control())}."
+        ),
+    ] = None
     stop: Annotated[
         list[str] | None,
         typer.Option(
@@ -178,6 +184,7 @@ class Method:
             "parameterization": read_settings(
                 self.parameterization, method.Parameterization(), "--parameterization"
             ),
+            "control": read_setting(self.control, method.Control(), "--control"),
             "regularizers": self._regularizers(),
             "transforms": read_settings(self.transform, method.Transforms(), "--transform"),
             "optimizer": read_settings(self.optimizer, method.Optimizer(), "--optimizer"),

@@ -55,7 +55,7 @@ def _judge(result: Visualization) -> None:
     for index, (term, figures) in enumerate(terms):
         # In a batch it would be too much to tell what each unit is set against.
         if index == 0 or term.sense != method.SENSE_MINIMIZE or not result.request.batch:
-            phrase = escape(describe(term, figures))
+            phrase = escape(describe(term, figures, result.request.HasField("control")))
             out.print(f"[bold]{escape(unit_name(term))}[/]: {phrase}", soft_wrap=True)
     for line in result.verdicts():
         out.print(f"  · {line}", markup=False, soft_wrap=True)

@@ -14,7 +14,7 @@ from neurofv.cli.output import save, tell
 from neurofv.events import Event
 from neurofv.requests import build_request, split_model, volume_count
 from neurofv.v1 import visualization_service_pb2 as vis
-from neurofv.words import objective_name
+from neurofv.words import control_name, objective_name
 
 
 @grouped
@@ -110,7 +110,8 @@ def _time(seconds: float) -> str:
 def label(request: vis.VisualizeRequest) -> str:
     """Name what is under way."""
     others = volume_count(request) - 1
-    return objective_name(request.objective) + (f" and {others} more" if others else "")
+    control = f", {name}" if (name := control_name(request)) else ""
+    return objective_name(request.objective) + (f" and {others} more" if others else "") + control
 
 
 def all_of(*takers: Callable[[Event], None]) -> Callable[[Event], None]:

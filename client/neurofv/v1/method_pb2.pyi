@@ -256,6 +256,18 @@ class Subject(_message.Message):
     sha256: str
     def __init__(self, nifti: _Optional[bytes] = ..., sha256: _Optional[str] = ...) -> None: ...
 
+class Control(_message.Message):
+    __slots__ = ("random_weights",)
+    RANDOM_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    random_weights: RandomWeights
+    def __init__(self, random_weights: _Optional[_Union[RandomWeights, _Mapping]] = ...) -> None: ...
+
+class RandomWeights(_message.Message):
+    __slots__ = ("seed",)
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    seed: int
+    def __init__(self, seed: _Optional[int] = ...) -> None: ...
+
 class Transforms(_message.Message):
     __slots__ = ("jitter_mm", "rotation_degrees", "scale", "flip", "crop_first", "crop_last", "noise", "gain", "gamma", "bias_field", "copies")
     JITTER_MM_FIELD_NUMBER: _ClassVar[int]

@@ -65,6 +65,56 @@ STOP_REASON_ACTIVATION: StopReason
 STOP_REASON_TIME: StopReason
 STOP_REASON_DEAD: StopReason
 
+class ProbeRequest(_message.Message):
+    __slots__ = ("model", "version", "image", "units", "behind_nonlinearities", "control")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    UNITS_FIELD_NUMBER: _ClassVar[int]
+    BEHIND_NONLINEARITIES_FIELD_NUMBER: _ClassVar[int]
+    CONTROL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: int
+    image: _method_pb2.Subject
+    units: _containers.RepeatedCompositeFieldContainer[_method_pb2.Channel]
+    behind_nonlinearities: bool
+    control: _method_pb2.Control
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., image: _Optional[_Union[_method_pb2.Subject, _Mapping]] = ..., units: _Optional[_Iterable[_Union[_method_pb2.Channel, _Mapping]]] = ..., behind_nonlinearities: _Optional[bool] = ..., control: _Optional[_Union[_method_pb2.Control, _Mapping]] = ...) -> None: ...
+
+class ProbeResponse(_message.Message):
+    __slots__ = ("model", "version", "model_digest", "image_sha256", "units", "logits", "control")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_SHA256_FIELD_NUMBER: _ClassVar[int]
+    UNITS_FIELD_NUMBER: _ClassVar[int]
+    LOGITS_FIELD_NUMBER: _ClassVar[int]
+    CONTROL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: int
+    model_digest: str
+    image_sha256: str
+    units: _containers.RepeatedCompositeFieldContainer[ProbedUnit]
+    logits: _containers.RepeatedScalarFieldContainer[float]
+    control: _method_pb2.Control
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., model_digest: _Optional[str] = ..., image_sha256: _Optional[str] = ..., units: _Optional[_Iterable[_Union[ProbedUnit, _Mapping]]] = ..., logits: _Optional[_Iterable[float]] = ..., control: _Optional[_Union[_method_pb2.Control, _Mapping]] = ...) -> None: ...
+
+class ProbedUnit(_message.Message):
+    __slots__ = ("layer", "channel", "mean", "maximum", "voxel", "point_mm")
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
+    MEAN_FIELD_NUMBER: _ClassVar[int]
+    MAXIMUM_FIELD_NUMBER: _ClassVar[int]
+    VOXEL_FIELD_NUMBER: _ClassVar[int]
+    POINT_MM_FIELD_NUMBER: _ClassVar[int]
+    layer: str
+    channel: int
+    mean: float
+    maximum: float
+    voxel: _method_pb2.Voxel
+    point_mm: _method_pb2.Point
+    def __init__(self, layer: _Optional[str] = ..., channel: _Optional[int] = ..., mean: _Optional[float] = ..., maximum: _Optional[float] = ..., voxel: _Optional[_Union[_method_pb2.Voxel, _Mapping]] = ..., point_mm: _Optional[_Union[_method_pb2.Point, _Mapping]] = ...) -> None: ...
+
 class EstimateRequest(_message.Message):
     __slots__ = ("request",)
     REQUEST_FIELD_NUMBER: _ClassVar[int]
@@ -98,7 +148,7 @@ class EstimateResponse(_message.Message):
     def __init__(self, request: _Optional[_Union[VisualizeRequest, _Mapping]] = ..., voxels: _Optional[int] = ..., volumes: _Optional[int] = ..., voxel_steps: _Optional[int] = ..., step_seconds: _Optional[float] = ..., seconds: _Optional[float] = ..., peak_bytes: _Optional[int] = ..., device: _Optional[str] = ..., threads: _Optional[int] = ..., busy: _Optional[bool] = ..., jobs_waiting: _Optional[int] = ...) -> None: ...
 
 class VisualizeRequest(_message.Message):
-    __slots__ = ("model", "version", "objective", "parameterization", "start", "transforms", "regularization", "optimizer", "seed", "steps", "snapshot_every", "canvas", "stopping", "batch", "samples", "subject", "comparisons", "precision", "request_id", "detach")
+    __slots__ = ("model", "version", "objective", "parameterization", "start", "transforms", "regularization", "optimizer", "seed", "steps", "snapshot_every", "canvas", "stopping", "batch", "samples", "subject", "comparisons", "precision", "request_id", "detach", "control")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
@@ -119,6 +169,7 @@ class VisualizeRequest(_message.Message):
     PRECISION_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     DETACH_FIELD_NUMBER: _ClassVar[int]
+    CONTROL_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: int
     objective: _method_pb2.Objective
@@ -139,7 +190,8 @@ class VisualizeRequest(_message.Message):
     precision: _method_pb2.Precision
     request_id: str
     detach: bool
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., objective: _Optional[_Union[_method_pb2.Objective, _Mapping]] = ..., parameterization: _Optional[_Union[_method_pb2.Parameterization, _Mapping]] = ..., start: _Optional[_Union[_method_pb2.Start, _Mapping]] = ..., transforms: _Optional[_Union[_method_pb2.Transforms, _Mapping]] = ..., regularization: _Optional[_Union[_method_pb2.Regularization, _Mapping]] = ..., optimizer: _Optional[_Union[_method_pb2.Optimizer, _Mapping]] = ..., seed: _Optional[int] = ..., steps: _Optional[int] = ..., snapshot_every: _Optional[int] = ..., canvas: _Optional[_Union[_method_pb2.Canvas, _Mapping]] = ..., stopping: _Optional[_Union[_method_pb2.Stopping, _Mapping]] = ..., batch: _Optional[_Iterable[_Union[_method_pb2.Objective, _Mapping]]] = ..., samples: _Optional[int] = ..., subject: _Optional[_Union[_method_pb2.Subject, _Mapping]] = ..., comparisons: _Optional[_Union[Comparisons, _Mapping]] = ..., precision: _Optional[_Union[_method_pb2.Precision, str]] = ..., request_id: _Optional[str] = ..., detach: _Optional[bool] = ...) -> None: ...
+    control: _method_pb2.Control
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., objective: _Optional[_Union[_method_pb2.Objective, _Mapping]] = ..., parameterization: _Optional[_Union[_method_pb2.Parameterization, _Mapping]] = ..., start: _Optional[_Union[_method_pb2.Start, _Mapping]] = ..., transforms: _Optional[_Union[_method_pb2.Transforms, _Mapping]] = ..., regularization: _Optional[_Union[_method_pb2.Regularization, _Mapping]] = ..., optimizer: _Optional[_Union[_method_pb2.Optimizer, _Mapping]] = ..., seed: _Optional[int] = ..., steps: _Optional[int] = ..., snapshot_every: _Optional[int] = ..., canvas: _Optional[_Union[_method_pb2.Canvas, _Mapping]] = ..., stopping: _Optional[_Union[_method_pb2.Stopping, _Mapping]] = ..., batch: _Optional[_Iterable[_Union[_method_pb2.Objective, _Mapping]]] = ..., samples: _Optional[int] = ..., subject: _Optional[_Union[_method_pb2.Subject, _Mapping]] = ..., comparisons: _Optional[_Union[Comparisons, _Mapping]] = ..., precision: _Optional[_Union[_method_pb2.Precision, str]] = ..., request_id: _Optional[str] = ..., detach: _Optional[bool] = ..., control: _Optional[_Union[_method_pb2.Control, _Mapping]] = ...) -> None: ...
 
 class Comparisons(_message.Message):
     __slots__ = ("transfer_model", "transfer_version", "real_images")

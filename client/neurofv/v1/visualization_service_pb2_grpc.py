@@ -45,6 +45,11 @@ class VisualizationServiceStub:
                 request_serializer=neurofv_dot_v1_dot_visualization__service__pb2.EstimateRequest.SerializeToString,
                 response_deserializer=neurofv_dot_v1_dot_visualization__service__pb2.EstimateResponse.FromString,
                 _registered_method=True)
+        self.Probe = channel.unary_unary(
+                '/neurofv.v1.VisualizationService/Probe',
+                request_serializer=neurofv_dot_v1_dot_visualization__service__pb2.ProbeRequest.SerializeToString,
+                response_deserializer=neurofv_dot_v1_dot_visualization__service__pb2.ProbeResponse.FromString,
+                _registered_method=True)
 
 
 class VisualizationServiceServicer:
@@ -75,6 +80,16 @@ class VisualizationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Probe(self, request, context):
+        """Shows one image to a network and tells how strongly units fire on it, and where.
+        The image is not stored. It is shown at once, or between two steps of a running
+        job, which comes out the same; a server holds at most 64 calls that wait for a
+        network, these and ModelInfer's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_VisualizationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -87,6 +102,11 @@ def add_VisualizationServiceServicer_to_server(servicer, server):
                     servicer.Estimate,
                     request_deserializer=neurofv_dot_v1_dot_visualization__service__pb2.EstimateRequest.FromString,
                     response_serializer=neurofv_dot_v1_dot_visualization__service__pb2.EstimateResponse.SerializeToString,
+            ),
+            'Probe': grpc.unary_unary_rpc_method_handler(
+                    servicer.Probe,
+                    request_deserializer=neurofv_dot_v1_dot_visualization__service__pb2.ProbeRequest.FromString,
+                    response_serializer=neurofv_dot_v1_dot_visualization__service__pb2.ProbeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -144,6 +164,33 @@ class VisualizationService:
             '/neurofv.v1.VisualizationService/Estimate',
             neurofv_dot_v1_dot_visualization__service__pb2.EstimateRequest.SerializeToString,
             neurofv_dot_v1_dot_visualization__service__pb2.EstimateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Probe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/neurofv.v1.VisualizationService/Probe',
+            neurofv_dot_v1_dot_visualization__service__pb2.ProbeRequest.SerializeToString,
+            neurofv_dot_v1_dot_visualization__service__pb2.ProbeResponse.FromString,
             options,
             channel_credentials,
             insecure,
