@@ -81,6 +81,11 @@ class Album:
         return [self._grid(picture) for picture in known[:: -(-len(known) // _FOR_MEDIAN) or 1]]
 
     @cached_property
+    def _common(self) -> Grid | None:
+        """What pictures of different units have in common, which says nothing of one unit."""
+        return drawing.backdrop(self._samples)
+
+    @cached_property
     def ground(self) -> Grid | None:
         """The brain from which the pictures began; None if nothing tells it."""
         path = self._folder / REFERENCE
@@ -88,7 +93,11 @@ class Album:
             reference = drawing.read_grid(path)
             if not self._samples or reference.data.shape == self._samples[0].data.shape:
                 return reference
-        return drawing.backdrop(self._samples)
+        return self._common
+
+    def _strongest(self, grid: Grid) -> Voxel:
+        grounds = [ground for ground in (self.ground, self._common) if ground is not None]
+        return drawing.strongest_voxel(grid, grounds)
 
     def still(self, unit: Mapping[str, Any], picture: Mapping[str, Any], large: bool = False) -> Still:
         """Return three views of a picture through where it differs most.
@@ -99,7 +108,7 @@ class Album:
             Its volume is missing, or is not the one that the report names.
         """
         grid = self._grid(picture)
-        voxel = drawing.strongest_voxel(grid, self.ground)
+        voxel = self._strongest(grid)
         box = drawing.shown_box(grid, self.ground)
         image, width, height = drawing.three_views(grid, voxel, box, _LARGE if large else self._small)
         place = _place(grid, voxel)
@@ -116,7 +125,7 @@ class Album:
             `id` in `volumes`; `limit`, the largest change, or None; `point`, where to look first, mm.
         """
         grid = self._grid(picture)
-        voxel = drawing.strongest_voxel(grid, self.ground)
+        voxel = self._strongest(grid)
         limit = None
         if self.ground is not None:
             self.volumes.setdefault("ground", _text(drawing.grey_volume(self.ground)))

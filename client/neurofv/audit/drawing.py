@@ -84,7 +84,7 @@ def read_grid(file: Path | bytes) -> Grid:
 
 
 def backdrop(pictures: Sequence[Grid]) -> Grid | None:
-    """Return what pictures of different units have in common: the brain from which they all began.
+    """Return what pictures of different units have in common.
 
     Parameters
     ----------
@@ -102,13 +102,19 @@ def backdrop(pictures: Sequence[Grid]) -> Grid | None:
     return Grid(median, pictures[0].affine, pictures[0].limits)
 
 
-def strongest_voxel(picture: Grid, ground: Grid | None) -> Voxel:
-    """Return the voxel around which a picture differs most from the ground.
+def strongest_voxel(picture: Grid, grounds: Sequence[Grid]) -> Voxel:
+    """Return the voxel around which a picture differs most from each of the grounds.
 
-    Without a ground the squared intensity gradient is taken, as `neurofv.picture` does.
+    Parameters
+    ----------
+    picture : Grid
+        A picture.
+    grounds : sequence of Grid
+        Such as the reference brain and what other pictures have in common: what differs from one alone
+        is no finding. Without any, the squared intensity gradient is taken, as `neurofv.picture` does.
     """
-    if ground is not None:
-        squares = (picture.data - ground.data) ** 2
+    if grounds:
+        squares = np.minimum.reduce([(picture.data - ground.data) ** 2 for ground in grounds])
     else:
         axes = [axis for axis in range(3) if picture.data.shape[axis] > 1]
         squares = sum(

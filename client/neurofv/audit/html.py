@@ -41,8 +41,8 @@ def write_html(folder: Path) -> Path:
     ----------
     folder : Path
         As `neurofv audit run` has written it: `report.json`, and the volumes and pictures that it names.
-        A `reference.nii.gz` in it is taken as the model's reference brain; else the median of the
-        pictures stands in for it.
+        Without its `reference.nii.gz`, the model's reference brain, the median of the pictures
+        stands in for it.
 
     Returns
     -------
