@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo audit-demo test lint format proto docs serve image images sbom bench-service bench-speed bench-imports bench-peers soak bench-reliability study study-quick train clean
+.PHONY: help setup demo audit-demo test lint format proto docs viewer serve image images sbom bench-service bench-speed bench-imports bench-peers soak bench-reliability study study-quick train clean
 
 help:  ## Show what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -57,6 +57,9 @@ proto: $(VENV)/.dev  ## Generate the stubs from proto/
 
 docs: $(VENV)/.dev  ## Write docs/reference from the code
 	$(BIN)/python docs/make_reference.py
+
+viewer: $(VENV)/.run  ## Fetch the 3D viewer of an audit's report from npm into the user's cache
+	$(BIN)/python -m neurofv.audit.viewer
 
 image: $(VENV)/.run  ## Build the container image and let it answer a request
 	PYTHON=$(BIN)/python deploy/image/build.sh

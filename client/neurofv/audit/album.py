@@ -12,6 +12,7 @@ from PIL import UnidentifiedImageError
 
 from neurofv.audit import drawing
 from neurofv.audit.drawing import Grid, Voxel
+from neurofv.audit.figures import picture_name
 from neurofv.errors import InvalidRequest
 
 REFERENCE = "reference.nii.gz"
@@ -63,7 +64,10 @@ class Album:
     def __init__(self, folder: Path, report: Mapping[str, Any]) -> None:
         self._folder = folder
         self._units = report["units"]
-        self._small = _SMALL * min(1.0, _MANY / max(1, sum(len(unit["pictures"]) for unit in self._units))) ** 0.5
+        self._small = (
+            _SMALL * min(1.0, _MANY / max(1, sum(len(unit["pictures"]) for unit in self._units))) ** 0.5
+        )
+        self._last: tuple[str, Grid] | None = None
         self.volumes: dict[str, str] = {}
 
     @cached_property
@@ -77,6 +81,11 @@ class Album:
         return [self._grid(picture) for picture in known[:: -(-len(known) // _FOR_MEDIAN) or 1]]
 
     @cached_property
+    def _common(self) -> Grid | None:
+        """What pictures of different units have in common, which says nothing of one unit."""
+        return drawing.backdrop(self._samples)
+
+    @cached_property
     def ground(self) -> Grid | None:
         """The brain from which the pictures began; None if nothing tells it."""
         path = self._folder / REFERENCE
@@ -84,11 +93,11 @@ class Album:
             reference = drawing.read_grid(path)
             if not self._samples or reference.data.shape == self._samples[0].data.shape:
                 return reference
-        return drawing.backdrop(self._samples)
+        return self._common
 
-    @cached_property
-    def _box(self) -> tuple[slice, ...]:
-        return drawing.brain_box([self.ground] if self.ground is not None else self._samples)
+    def _strongest(self, grid: Grid) -> Voxel:
+        grounds = [ground for ground in (self.ground, self._common) if ground is not None]
+        return drawing.strongest_voxel(grid, grounds)
 
     def still(self, unit: Mapping[str, Any], picture: Mapping[str, Any], large: bool = False) -> Still:
         """Return three views of a picture through where it differs most.
@@ -99,15 +108,13 @@ class Album:
             Its volume is missing, or is not the one that the report names.
         """
         grid = self._grid(picture)
-        voxel = drawing.strongest_voxel(grid, self.ground)
-        image, width, height = drawing.three_views(grid, voxel, self._box, _LARGE if large else self._small)
+        voxel = self._strongest(grid)
+        box = drawing.shown_box(grid, self.ground)
+        image, width, height = drawing.three_views(grid, voxel, box, _LARGE if large else self._small)
         place = _place(grid, voxel)
-        random = picture["control"] != "none"
-        name = f"{picture['strategy'].capitalize()}, seed {picture['seed']}"
-        caption = f"{name}{', random weights' if random else ''}; at {place}"
-        network = "the network with random weights" if random else "the network"
-        alt = f"Sagittal, coronal and axial view of what drives {unit['name']} in {network} ({name.lower()}), at {place}"
-        return Still(_address(image), width, height, alt, caption)
+        name = picture_name(picture)
+        alt = f"Sagittal, coronal and axial view of what drives {unit['name']} ({name}), at {place}"
+        return Still(_address(image), width, height, alt, f"{name}; at {place}")
 
     def volume(self, unit: Mapping[str, Any], picture: Mapping[str, Any]) -> dict[str, Any]:
         """Keep a picture for the viewer, as its change from the ground if that is known.
@@ -118,14 +125,14 @@ class Album:
             `id` in `volumes`; `limit`, the largest change, or None; `point`, where to look first, mm.
         """
         grid = self._grid(picture)
-        voxel = drawing.strongest_voxel(grid, self.ground)
+        voxel = self._strongest(grid)
         limit = None
         if self.ground is not None:
-            self.volumes.setdefault("ground", _text(drawing.grey_volume(self.ground, self._box)))
-            data, largest = drawing.change_volume(grid, self.ground, self._box)
+            self.volumes.setdefault("ground", _text(drawing.grey_volume(self.ground)))
+            data, largest = drawing.change_volume(grid, self.ground, drawing.shown_box(grid, self.ground))
             limit = f"{largest:.6g}"
         else:
-            data = drawing.grey_volume(grid, self._box)
+            data = drawing.grey_volume(grid)
         name = f"volume-{unit['id']}"
         self.volumes[name] = _text(data)
         return {"id": name, "limit": limit, "point": " ".join(f"{value:g}" for value in grid.place(voxel))}
@@ -150,6 +157,12 @@ class Album:
         return Still(_address(image), width, height, alt, f"{exemplar['image']}: {words}")
 
     def _grid(self, picture: Mapping[str, Any]) -> Grid:
+        # The first picture of a unit is wanted twice: as a still and for the viewer.
+        if self._last is None or self._last[0] != picture["volume"]:
+            self._last = picture["volume"], self._read(picture)
+        return self._last[1]
+
+    def _read(self, picture: Mapping[str, Any]) -> Grid:
         path = self._path(picture["volume"])
         try:
             data = path.read_bytes()

@@ -6,7 +6,7 @@ A page must stay light: views are WebP images of a few kilobytes, and what the
 
 import gzip
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,9 +25,13 @@ _QUALITY = 74
 # Of the reference brain, and of a change to either side.
 _GREYS, _LEVELS = 64, 15
 # Less than this share of the strongest change is no finding, and what is 0 packs to nothing.
-_FLOOR = 0.1
+_FLOOR = 0.15
+
+# Shares of the intensity range: what is less is black, or as it was.
+_EMPTY, _CHANGED = 0.02, 0.1
 
 Voxel = tuple[int, int, int]
+Box = tuple[slice, ...]
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def read_grid(file: Path | bytes) -> Grid:
     if isinstance(file, bytes):
         image = nibabel.Nifti1Image.from_bytes(gzip.decompress(file))
     else:
-        image = nibabel.load(file)
+        image = nibabel.Nifti1Image.from_filename(file)
     low, high = float(image.header["cal_min"]), float(image.header["cal_max"])
     turned = nibabel.as_closest_canonical(image)
     data = turned.get_fdata(dtype=np.float32)
@@ -80,7 +84,7 @@ def read_grid(file: Path | bytes) -> Grid:
 
 
 def backdrop(pictures: Sequence[Grid]) -> Grid | None:
-    """Return what pictures of different units have in common: the brain from which they all began.
+    """Return what pictures of different units have in common.
 
     Parameters
     ----------
@@ -98,36 +102,46 @@ def backdrop(pictures: Sequence[Grid]) -> Grid | None:
     return Grid(median, pictures[0].affine, pictures[0].limits)
 
 
-def strongest_voxel(picture: Grid, ground: Grid | None) -> Voxel:
-    """Return the voxel around which a picture differs most from the ground.
+def strongest_voxel(picture: Grid, grounds: Sequence[Grid]) -> Voxel:
+    """Return the voxel around which a picture differs most from each of the grounds.
 
-    Without a ground the squared intensity gradient is taken, as `neurofv.picture` does.
+    Parameters
+    ----------
+    picture : Grid
+        A picture.
+    grounds : sequence of Grid
+        Such as the reference brain and what other pictures have in common: what differs from one alone
+        is no finding. Without any, the squared intensity gradient is taken, as `neurofv.picture` does.
     """
-    if ground is not None:
-        squares = (picture.data - ground.data) ** 2
+    if grounds:
+        squares = np.minimum.reduce([(picture.data - ground.data) ** 2 for ground in grounds])
     else:
         axes = [axis for axis in range(3) if picture.data.shape[axis] > 1]
-        squares = sum((np.gradient(picture.data, axis=axis) ** 2 for axis in axes), np.zeros_like(picture.data))
+        squares = sum(
+            (np.gradient(picture.data, axis=axis) ** 2 for axis in axes), np.zeros_like(picture.data)
+        )
     sigmas = _FWHM_MM / np.sqrt(8 * np.log(2)) / voxel_sizes(picture.affine)
     smooth = ndimage.gaussian_filter(squares, sigmas, truncate=_SIGMAS)
     i, j, k = np.unravel_index(int(np.argmax(smooth)), smooth.shape)
     return int(i), int(j), int(k)
 
 
-def brain_box(grids: Iterable[Grid]) -> tuple[slice, ...]:
-    """Return the box around all that is not empty in any of the grids, with a margin."""
-    grids = list(grids)
-    full = np.any([np.abs(each.data) > 0.02 * (each.limits[1] - each.limits[0]) for each in grids], axis=0)
-    margins = np.ceil(_MARGIN_MM / voxel_sizes(grids[0].affine)).astype(int)
+def shown_box(picture: Grid, ground: Grid | None) -> Box:
+    """Return the box to show: around the brain, and what a picture has changed outside it."""
+    low, high = picture.limits
+    full = np.abs((picture if ground is None else ground).data) > _EMPTY * (high - low)
+    if ground is not None:
+        full |= np.abs(picture.data - ground.data) > _CHANGED * (high - low)
+    margins = np.ceil(_MARGIN_MM / voxel_sizes(picture.affine)).astype(int)
     box = []
     for axis, margin in enumerate(margins):
         used = np.flatnonzero(full.any(axis=tuple(other for other in range(3) if other != axis)))
-        first, last = (used[0], used[-1]) if used.size else (0, full.shape[axis] - 1)
-        box.append(slice(max(0, int(first) - int(margin)), int(last) + int(margin) + 1))
+        first, last = (int(used[0]), int(used[-1])) if used.size else (0, full.shape[axis] - 1)
+        box.append(slice(max(0, first - int(margin)), min(last + int(margin) + 1, full.shape[axis])))
     return tuple(box)
 
 
-def three_views(picture: Grid, voxel: Voxel, box: tuple[slice, ...], pixels_per_mm: float) -> tuple[bytes, int, int]:
+def three_views(picture: Grid, voxel: Voxel, box: Box, pixels_per_mm: float) -> tuple[bytes, int, int]:
     """Draw a sagittal, a coronal and an axial view through a voxel, side by side.
 
     The left of the brain is on the left, as nilearn draws it.
@@ -150,13 +164,20 @@ def three_views(picture: Grid, voxel: Voxel, box: tuple[slice, ...], pixels_per_
     """
     low, high = picture.limits
     part = np.clip((picture.data[box] - low) / (high - low), 0, 1)
-    at = [int(np.clip(index - side.start, 0, size - 1)) for index, side, size in zip(voxel, box, part.shape, strict=True)]
+    at = [
+        int(np.clip(index - side.start, 0, size - 1))
+        for index, side, size in zip(voxel, box, part.shape, strict=True)
+    ]
     scale = voxel_sizes(picture.affine) * pixels_per_mm
     views = []
     for cut, (across, up) in zip((0, 1, 2), ((1, 2), (0, 2), (0, 1)), strict=True):
         plane = np.take(part, at[cut], axis=cut).T[::-1]
         size = (round(plane.shape[1] * scale[across]), round(plane.shape[0] * scale[up]))
-        view = Image.fromarray((255 * plane).astype(np.uint8)).resize(size, Image.Resampling.BICUBIC).convert("RGB")
+        view = (
+            Image.fromarray((255 * plane).astype(np.uint8))
+            .resize(size, Image.Resampling.BICUBIC)
+            .convert("RGB")
+        )
         _mark(view, (at[across] + 0.5) * scale[across], size[1] - (at[up] + 0.5) * scale[up], sides=cut > 0)
         views.append(view)
     return _side_by_side(views)
@@ -200,15 +221,15 @@ def thumbnail(path: Path, largest: int = 240) -> tuple[bytes, int, int]:
     return webp(image), image.width, image.height
 
 
-def grey_volume(picture: Grid, box: tuple[slice, ...]) -> bytes:
+def grey_volume(picture: Grid) -> bytes:
     """Return a volume for the viewer, in grey: NIfTI-1, gzip-compressed."""
     low, high = picture.limits
     step = (high - low) / (_GREYS - 1)
-    levels = np.rint((np.clip(picture.data[box], low, high) - low) / step).astype(np.uint8)
-    return _nifti(levels, _moved(picture.affine, box), step, low, (low, high))
+    levels = np.rint((np.clip(picture.data, low, high) - low) / step).astype(np.uint8)
+    return _nifti(levels, picture.affine, step, low, (low, high))
 
 
-def change_volume(picture: Grid, ground: Grid, box: tuple[slice, ...]) -> tuple[bytes, float]:
+def change_volume(picture: Grid, ground: Grid, box: Box) -> tuple[bytes, float]:
     """Return by how much a picture differs from the ground, for the viewer.
 
     Returns
@@ -226,7 +247,7 @@ def change_volume(picture: Grid, ground: Grid, box: tuple[slice, ...]) -> tuple[
     return _nifti(levels, _moved(picture.affine, box), step, -extent, (_FLOOR * extent, extent)), extent
 
 
-def _moved(affine: np.ndarray, box: tuple[slice, ...]) -> np.ndarray:
+def _moved(affine: np.ndarray, box: Box) -> np.ndarray:
     moved = affine.copy()
     moved[:3, 3] = apply_affine(affine, [side.start for side in box])
     return moved

@@ -6,7 +6,7 @@ from typing import Any
 
 LEVELS = {"good": "Good", "fair": "Fair", "warning": "Warning", "unknown": "Not known"}
 _GRAVITY = ("warning", "unknown", "fair", "good")
-_NONE = "–"
+NONE = "-"
 
 THRESHOLDS = {
     "seed_agreement": ("Agreement between seeds, median", "at least"),
@@ -18,26 +18,27 @@ READING = (
     (
         "Above real images",
         "Share of real held-out images on which the unit fires less than on the picture. 100 % says that the "
-        "picture drives the unit harder than any of them; it does not say that the unit means what it shows.",
+        "picture drives the unit harder than any of them, not that the unit means what it shows.",
     ),
     (
         "Seeds agree",
-        "Correlation of what was changed, between runs that began from different noise: 1 is the same picture, "
-        "0 another one. What differs from seed to seed is the optimizer's doing, not the unit's.",
+        "Correlation of what was changed, between runs that began from different noise: 1 is the same "
+        "picture, 0 another one. What differs between seeds is the optimizer's doing, not the unit's.",
     ),
     (
         "Random weights",
-        "The same network with its weights shuffled, visualized in the same way (Adebayo et al. 2018). A picture "
-        "that looks like its pictures, or is no more stable than they are, tells nothing of what was learned.",
+        "The same network with its weights shuffled, visualized in the same way (Adebayo et al. 2018). A "
+        "picture like its pictures, or no more stable than they are, tells nothing of what was learned.",
     ),
     ("Times the best", "The activation in relation to the highest one on a real held-out image."),
     ("Rank", "Place of the unit among those of its layer on this picture; 1 is the strongest."),
     (
         "When moved",
-        "Mean activation over 64 shifts up to 6 mm, turns up to 15 degrees and 10 % of size, none of them used to "
-        "make the picture; then the 5th percentile. A picture that survives them is no trick of single voxels.",
+        "Mean activation over 64 shifts up to 6 mm, turns up to 15 degrees and 10 % of size, none of them "
+        "used to make the picture. One that survives them is no trick of single voxels.",
     ),
-    ("Spectrum", "Distance of its spatial frequencies from those of real brains, decades; 0 is no distance."),
+    ("Worst 5 %", "The 5th percentile of the activation over the same moves."),
+    ("Spectrum", "Distance of its spatial frequencies from those of real brains, decades; 0 is none."),
     ("At bounds", "Share of the brain's voxels at the lowest or highest intensity allowed."),
 )
 
@@ -54,10 +55,18 @@ _COLUMNS = (
 COLUMNS = tuple(name for name, _ in _COLUMNS)
 
 
+def picture_name(picture: Mapping[str, Any]) -> str:
+    """Return what tells a picture of a unit from its others."""
+    name = f"{picture['strategy'].capitalize()}, seed {picture['seed']}"
+    if picture["control"] == "none":
+        return name
+    return f"{name}, {picture['control'].replace('_', ' ')}"
+
+
 def number(value: float | None) -> str:
     """Write a figure with about three digits that count; a dash for none."""
     if value is None or not math.isfinite(value):
-        return _NONE
+        return NONE
     if value == 0 or isinstance(value, int):
         return f"{value:.0f}"
     digits = max(0, 2 - math.floor(math.log10(abs(value))))
@@ -67,7 +76,7 @@ def number(value: float | None) -> str:
 def percent(share: float | None) -> str:
     """Write a share; never rounded up to all."""
     if share is None or not math.isfinite(share):
-        return _NONE
+        return NONE
     return f"{math.floor(1000 * share + 1e-9) / 10:g} %"
 
 
@@ -138,7 +147,9 @@ def _of_real_images(evaluations: Sequence[Mapping[str, Any]]) -> list[tuple[str,
 def gravest(verdicts: Sequence[Mapping[str, str]]) -> Mapping[str, str]:
     """Return the verdict that a reviewer should read first."""
     known = [each for each in verdicts if each["level"] in LEVELS]
-    return min(known, key=lambda each: _GRAVITY.index(each["level"]), default={"level": "unknown", "words": ""})
+    return min(
+        known, key=lambda each: _GRAVITY.index(each["level"]), default={"level": "unknown", "words": ""}
+    )
 
 
 def thresholds(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
@@ -148,7 +159,9 @@ def thresholds(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
         name, bound = THRESHOLDS.get(line["id"], (line["id"].replace("_", " ").capitalize(), "limit"))
         kind = "passed" if line["passed"] else "failed"
         found, limit = number(line["value"]), f"{bound} {number(line['limit'])}"
-        table.append({"name": name, "limit": limit, "value": found, "kind": kind, "outcome": kind.capitalize()})
+        table.append(
+            {"name": name, "limit": limit, "value": found, "kind": kind, "outcome": kind.capitalize()}
+        )
     return table
 
 
@@ -158,9 +171,15 @@ def outcome(report: Mapping[str, Any]) -> dict[str, str]:
     if not lines and report["passed"]:
         return {"kind": "open", "words": "No threshold was set"}
     if report["passed"]:
-        return {"kind": "passed", "words": f"✓ Passed: all {len(lines)} thresholds are kept" if len(lines) > 1 else "✓ Passed"}
+        return {
+            "kind": "passed",
+            "words": f"✓ Passed: all {len(lines)} thresholds are kept" if len(lines) > 1 else "✓ Passed",
+        }
     missed = sum(not line["passed"] for line in lines)
-    return {"kind": "failed", "words": f"✗ Failed: {missed} of {len(lines)} thresholds" if missed else "✗ Failed"}
+    return {
+        "kind": "failed",
+        "words": f"✗ Failed: {missed} of {len(lines)} thresholds" if missed else "✗ Failed",
+    }
 
 
 def shortcuts(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,10 +187,16 @@ def shortcuts(report: Mapping[str, Any]) -> dict[str, Any]:
     section = report["shortcuts"]
     if section is None:
         heading = "Shortcuts were not looked for"
-        return {"kind": "", "heading": heading, "found": [], "tested": "The plan has no `probes`, or no images."}
+        return {
+            "kind": "",
+            "heading": heading,
+            "found": [],
+            "tested": "The plan has no `probes`, or no images.",
+        }
     tested = f"Tested: {', '.join(section['tested'])}."
     if not section["found"]:
-        heading = f"No shortcut found among {len(section['tested'])} kinds"
+        kinds = len(section["tested"])
+        heading = f"No shortcut found among {kinds} kind{'s' if kinds != 1 else ''}"
         more = " What is not in this list was not looked for."
         return {"kind": "quiet", "heading": heading, "found": [], "tested": tested + more}
     found = [

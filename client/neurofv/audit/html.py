@@ -25,8 +25,8 @@ from neurofv.files import write_atomically
 
 REPORT, PAGE = "report.json", "report.html"
 _NO_VIEWER = (
-    "This page has no 3D viewer, for npm could not be asked for it when it was written. To add it, install npm, or "
-    f"name the file in {SETTING}, and write the page anew with `neurofv audit report`."
+    "This page has no 3D viewer, for it was not at hand when the page was written. To add it, install npm or "
+    f"name the viewer's file in {SETTING}, and write the page anew with `neurofv audit report`."
 )
 _COLORS = {
     True: "Grey: the brain from which the pictures began. Warm: brighter than it, cool: darker.",
@@ -41,8 +41,8 @@ def write_html(folder: Path) -> Path:
     ----------
     folder : Path
         As `neurofv audit run` has written it: `report.json`, and the volumes and pictures that it names.
-        A `reference.nii.gz` in it is taken as the model's reference brain; else the median of the
-        pictures stands in for it.
+        Without its `reference.nii.gz`, the model's reference brain, the median of the pictures
+        stands in for it.
 
     Returns
     -------
@@ -75,10 +75,14 @@ def read_report(folder: Path) -> dict[str, Any]:
         report: dict[str, Any] = json.loads((folder / REPORT).read_text(encoding="utf-8"))
         version = report["report"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        remedy = f"it holds no readable {REPORT} ({error}); name a folder that `neurofv audit run` has written"
+        remedy = (
+            f"it holds no readable {REPORT} ({error}); name a folder that `neurofv audit run` has written"
+        )
         raise InvalidRequest("folder", str(folder), remedy) from None
     if version != 1:
-        remedy = f"its {REPORT} is of version {version!r}, which this client does not know; use its own neurofv"
+        remedy = (
+            f"its {REPORT} is of version {version!r}, which this client does not know; use its own neurofv"
+        )
         raise InvalidRequest("folder", str(folder), remedy)
     return report
 
@@ -141,10 +145,12 @@ class _Page:
             "worst": figures.gravest(unit["verdicts"]),
             "line": _line(unit, first),
             "agreement": _agreement(unit),
-            "bars": figures.activation_bars([(picture_name(each), each["evaluation"]) for each in own]),
+            "bars": figures.activation_bars(
+                [(figures.picture_name(each), each["evaluation"]) for each in own]
+            ),
             "rows": [
                 {
-                    "name": picture_name(each),
+                    "name": figures.picture_name(each),
                     "cells": figures.picture_values(each["evaluation"]),
                     "file": each["volume"],
                     "sha256": each["sha256"],
@@ -152,14 +158,6 @@ class _Page:
                 for each in pictures
             ],
         }
-
-
-def picture_name(picture: Mapping[str, Any]) -> str:
-    """Return what tells a picture of a unit from its others."""
-    name = f"{picture['strategy']}, seed {picture['seed']}"
-    if picture["control"] == "none":
-        return name
-    return f"{name}, {picture['control'].replace('_', ' ')}"
 
 
 def _own(name: str) -> str:
@@ -185,7 +183,13 @@ def _packed(script: str) -> str:
 
 def _markdown(text: str) -> str:
     # Neither HTML of its own nor images, which would ask a host.
-    return MarkdownIt("js-default").disable(["image"]).render(text)
+    reader = MarkdownIt("js-default", {"linkify": False}).disable(["image"])
+    tokens = reader.parse(text)
+    for token in tokens:
+        if token.type in ("heading_open", "heading_close"):
+            # It stands below headings of the page's own.
+            token.tag = f"h{min(6, int(token.tag[1:]) + 3)}"
+    return str(reader.renderer.render(tokens, reader.options, {}))
 
 
 def _what(unit: Mapping[str, Any]) -> str:
@@ -228,11 +232,14 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, Any]]:
         ("Model", f"{model['name']}, version {model['version']}"),
         ("Digest", _code(model["digest"])),
         ("Plan, SHA-256", _code(report["plan_sha256"])),
-        ("Classes", ", ".join(model["classes"]) or "–"),
-        ("Classifier", model["classifier_layer"] or "–"),
-        ("Input", f"{_times(space['shape'])} voxels of {_times(space['voxel_size_mm'])} mm, {space['orientation']}"),
-        ("Space", space["space"] or "–"),
-        ("License", model["license"] or "–"),
+        ("Classes", ", ".join(model["classes"]) or figures.NONE),
+        ("Classifier", model["classifier_layer"] or figures.NONE),
+        (
+            "Input",
+            f"{_times(space['shape'])} voxels of {_times(space['voxel_size_mm'])} mm, {space['orientation']}",
+        ),
+        ("Space", space["space"] or figures.NONE),
+        ("License", model["license"] or figures.NONE),
     ]
 
 
@@ -266,12 +273,17 @@ def _tried(report: Mapping[str, Any]) -> list[tuple[str, Any]]:
     pictures = [picture for unit in report["units"] for picture in unit["pictures"]]
     controls = sum(picture["control"] != "none" for picture in pictures)
     lines: list[tuple[str, Any]] = [
-        ("Pictures", f"{len(pictures)} of {len(report['units'])} units, {controls} of them of random weights"),
+        (
+            "Pictures",
+            f"{len(pictures)} of {len(report['units'])} units, {controls} of them of random weights",
+        ),
     ]
     for name, choices in (plan.get("strategies") or {}).items():
         words = ", ".join(f"{key}: {json.dumps(value)}" for key, value in (choices or {}).items())
-        lines.append((f"Strategy {name}", Markup("<code>{}</code>").format(words) if words else "the defaults"))
-    lines.append(("Seeds", ", ".join(str(seed) for seed in plan.get("seeds") or []) or "–"))
+        lines.append(
+            (f"Strategy {name}", Markup("<code>{}</code>").format(words) if words else "the defaults")
+        )
+    lines.append(("Seeds", ", ".join(str(seed) for seed in plan.get("seeds") or []) or figures.NONE))
     chosen = [name.replace("_", " ") for name, wanted in (plan.get("controls") or {}).items() if wanted]
     lines.append(("Controls", ", ".join(chosen) or "none"))
     lines.append(("Search for shortcuts", "yes" if report["shortcuts"] is not None else "no"))
@@ -279,6 +291,6 @@ def _tried(report: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _times(numbers: list[float]) -> str:
-    """Write 2 × 3 × 4, or one number if all are the same, or nothing for a vector."""
+    """Write 2x3x4, or one number if all are the same, or nothing for a vector."""
     texts = [f"{value:g}" for value in numbers]
-    return texts[0] if len(set(texts)) == 1 and len(texts) > 1 else " × ".join(texts)
+    return texts[0] if len(set(texts)) == 1 and len(texts) > 1 else "x".join(texts)

@@ -50,7 +50,7 @@ def viewer_script() -> str | None:
         return _named(Path(chosen))
     try:
         return _unpacked(_package())
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
+    except (OSError, subprocess.SubprocessError, ValueError, KeyError, tarfile.TarError) as error:
         _log.warning("reports have no 3D viewer: %s; name its file in %s", error, SETTING)
         return None
 
@@ -73,7 +73,9 @@ def _package() -> bytes:
         return data
     data = _fetched()
     if not _intact(data):
-        raise ValueError(f"what npm gave for {PACKAGE}@{VERSION} is not what was tested (its SHA-512 differs)")
+        raise ValueError(
+            f"what npm gave for {PACKAGE}@{VERSION} is not what was tested (its SHA-512 differs)"
+        )
     write_atomically(path, data)
     return data
 

@@ -48,13 +48,9 @@ async function show(button) {
     if (ground) {
       limit = Number(button.dataset.limit);
       nv.addVolume(await volume(id, {
-        colormap: "warm", colormapNegative: "winter", cal_min: 0.1 * limit, cal_max: limit,
-        opacity: Number(part("opacity").value),
+        colormap: "warm", colormapNegative: "blue2cyan", cal_max: limit, opacity: 0.85,
       }));
-      const change = nv.volumes[1];
-      change.cal_minNeg = -limit;
-      change.cal_maxNeg = -0.1 * limit;
-      nv.updateGLVolume();
+      hide();
     }
     shown();
     const [low, high] = extent(nv);
@@ -87,6 +83,18 @@ function located(place) {
   part("place").textContent = words.join(": ");
 }
 
+// Both signs from the same share of the strongest change on.
+function hide() {
+  const change = viewer?.volumes[1];
+  if (!change) return;
+  const share = Number(part("least").value) / 100;
+  part("least").setAttribute("aria-valuetext", `${part("least").value} % of the strongest`);
+  change.cal_min = share * limit;
+  change.cal_minNeg = -limit;
+  change.cal_maxNeg = -share * limit;
+  viewer.updateGLVolume();
+}
+
 function shown() {
   viewer.setSliceType(Number(part("view").value));
 }
@@ -99,7 +107,7 @@ for (const input of axes) {
   input.addEventListener("input", () => viewer && go(axes.map((each) => Number(each.value))));
 }
 part("view").addEventListener("change", () => viewer && shown());
-part("opacity").addEventListener("input", () => viewer?.volumes[1] && viewer.setOpacity(1, Number(part("opacity").value)));
+part("least").addEventListener("input", hide);
 part("close").addEventListener("click", () => dialog.close());
 // On paper nothing can be opened.
 let opened = [];
