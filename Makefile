@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format proto docs viewer serve image images sbom bench-service bench-speed bench-imports bench-peers soak bench-reliability study study-quick train clean
+.PHONY: help setup demo audit-demo test lint format proto docs viewer serve image images sbom bench-service bench-speed bench-imports bench-peers soak bench-reliability study study-quick train clean
 
 help:  ## Show what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ setup: $(VENV)/.dev  ## Install everything into .venv
 
 demo: $(VENV)/.run  ## Start the service and show what the shipped model has learned
 	deploy/demo.sh $(VENV) demo-output
+
+audit-demo: $(VENV)/.run  ## Audit two models of the zoo (15 minutes); writes audit-demo-output
+	deploy/audit-demo.sh $(VENV) audit-demo-output
 
 test: $(VENV)/.dev  ## Run the tests
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
@@ -119,4 +122,4 @@ train: $(VENV)/.dev  ## Train the models of the zoo on COHORT (a BIDS derivative
 	$(TRAIN) sex $(AFFINE) --cohort $(COHORT) --out trained
 
 clean:  ## Remove what was made
-	rm -rf $(VENV) $(CONTROLS) benchmarks/study/.pictures demo-output trained build dist *.egg-info client/build client/*.egg-info
+	rm -rf $(VENV) $(CONTROLS) benchmarks/study/.pictures demo-output audit-demo-output trained build dist *.egg-info client/build client/*.egg-info

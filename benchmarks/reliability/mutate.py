@@ -10,6 +10,7 @@ from google.protobuf import text_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
+from benchmarks.reliability import tiny
 from benchmarks.reliability.tiny import NAME
 from neurofv.v1 import visualization_service_pb2 as vis
 
@@ -99,6 +100,7 @@ class Mutator:
         # Names of jobs and volumes that exist, so that not every request fails at once.
         self.names: list[str] = []
         axes = nibabel.Nifti1Image(np.ones((8, 8, 8), np.float32), np.diag([2.0, 2.0, 2.0, 1.0]))
+        self._brain = tiny.image().to_bytes()
         self._images = (
             axes.to_bytes(),
             gzip.compress(axes.to_bytes()),
@@ -118,7 +120,7 @@ class Mutator:
     def probe(self) -> vis.ProbeRequest:
         """Return a probe that could be meant."""
         request = text_format.Merge(self.chance.choice(_PROBES), vis.ProbeRequest(model=NAME))
-        request.image.nifti = self.chance.choice(self._images)
+        request.image.nifti = self.chance.choice((self._brain, self._brain, *self._images))
         return request
 
     def message(self, kind: type[Message]) -> Message:

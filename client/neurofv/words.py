@@ -45,7 +45,7 @@ def objective_name(objective: method.Objective) -> str:
 
 
 def control_name(request: vis.VisualizeRequest) -> str:
-    """Return what was taken from the model, for people, such as `random weights, seed 0`; empty if nothing."""
+    """Name what was taken from the model, such as `random weights, seed 0`; empty if nothing was."""
     if not request.HasField("control"):
         return ""
     return f"random weights, seed {request.control.random_weights.seed}"

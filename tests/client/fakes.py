@@ -27,6 +27,7 @@ REQUESTS = {
     "GetModel": models.GetModelRequest,
     "Visualize": vis.VisualizeRequest,
     "Estimate": vis.EstimateRequest,
+    "Probe": vis.ProbeRequest,
     **{
         name: getattr(jobs, f"{name}Request")
         for name in (

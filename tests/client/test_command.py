@@ -92,6 +92,20 @@ def test_the_command_makes_several_volumes_at_once(server: RunningServer, tmp_pa
     assert run.stdout.endswith("13 files lie in out\n")
 
 
+def test_the_command_takes_a_control(server: RunningServer, tmp_path: Path) -> None:
+    arguments = ["growth", "--class", "grown", "--steps", "2", "--no-picture", "-o", "out"]
+    (tmp_path / "out").mkdir()
+    for control, seed in (("random_weights", 0), ("random_weights=4", 4)):
+        run = command(server, "visualize", *arguments, "--control", control, cwd=tmp_path)
+        assert run.returncode == 0, run.stderr
+        assert f"a control (random weights, seed {seed})" in run.stdout
+        (sidecar,) = (tmp_path / "out").glob(f"*_desc-random{seed}final_fv.json")
+        assert json.loads(sidecar.read_text())["request"]["control"] == {"random_weights": {"seed": seed}}
+    run = command(server, "visualize", *arguments, "--control", "sleep", cwd=tmp_path)
+    assert run.returncode == 2
+    assert "random_weights" in run.stderr
+
+
 def test_the_command_takes_a_subject_and_another_model(server: RunningServer, tmp_path: Path) -> None:
     arguments = ["--class", "cube", "--subject", str(SUBJECT), "--start", "subject", "--minimize"]
     for setting in ("reach_mm=6", "smoothness_mm=12"):

@@ -71,6 +71,9 @@ CUBE = 'objective { terms { class_logit { class_name: "cube" } } } '
             "parameterization { patch { size_mm: 24 real: true } }",
         ),
         ({"subject": b"abc", "start": "subject"}, 'subject { nifti: "abc" } start { subject {} }'),
+        ({"control": "random_weights"}, "control { random_weights {} }"),
+        ({"control": {"random_weights": {"seed": 7}}}, "control { random_weights { seed: 7 } }"),
+        ({"control": {"random_weights": 7}}, "control { random_weights { seed: 7 } }"),
         ({"transfer": "other/3"}, 'comparisons { transfer_model: "other" transfer_version: 3 }'),
         ({"transfer": "other"}, 'comparisons { transfer_model: "other" }'),
         (
@@ -107,6 +110,8 @@ def test_method(choices: dict[str, Any], text: str) -> None:
         ({"class_name": "cube", "regularizers": ["l1"]}, "regularizers", "by name"),
         ({"class_name": "cube", "regularizers": "l1"}, "regularizers", "by name"),
         ({"class_name": "cube", "transforms": 3}, "request.transforms", "jitter_mm, rotation_degrees, scale"),
+        ({"class_name": "cube", "control": "sleep"}, "control", "choose one of: random_weights"),
+        ({"class_name": "cube", "control": {"random_weights": -1}}, "control.random_weights.seed", "range"),
         ({"class_name": "cube", "start": "brain"}, "start", "noise, reference_brain"),
         (
             {"class_name": "cube", "parameterization": {"voxels": {}, "fourier": {}}},
@@ -119,9 +124,9 @@ def test_method(choices: dict[str, Any], text: str) -> None:
         ({"class_name": "cube", "schedule": "wavy"}, "schedule", "constant, cosine"),
         ({"class_name": "cube", "precision": "double"}, "precision", "float32, bfloat16, float16"),
         ({"class_name": "cube", "transfer": "other/0"}, "transfer", "NAME/VERSION"),
-        ({"class_name": "cube", "subject": 3}, "subject", "NIfTI file's path"),
+        ({"class_name": "cube", "subject": 3}, "subject", "path of a NIfTI"),
         ({"class_name": "cube", "real_images": [b"a"]}, "real_images", "by class name"),
-        ({"class_name": "cube", "real_images": {"cube": 3}}, "real_images", "NIfTI file's path"),
+        ({"class_name": "cube", "real_images": {"cube": 3}}, "real_images", "path of a NIfTI"),
         (
             {"class_name": "cube", "regularizers": {"feature_distance": {"layer": 3}}},
             "regularizers.feature_distance.layer",

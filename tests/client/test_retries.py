@@ -27,6 +27,7 @@ CALLS: dict[str, tuple[Callable[[Any], Any], Any]] = {
     "ListModels": (lambda client: client.models(), models.ListModelsResponse()),
     "GetModel": (lambda client: client.model("tiny"), models.GetModelResponse()),
     "Estimate": (lambda client: client.estimate(a_request()), vis.EstimateResponse()),
+    "Probe": (lambda client: client.probe("tiny", b"an image"), vis.ProbeResponse()),
     "CreateJob": (lambda client: client.create_job(a_request()), pb.CreateJobResponse()),
     "GetJob": (lambda client: client.job("jobs/1"), pb.GetJobResponse()),
     "ListJobs": (lambda client: listed(client), pb.ListJobsResponse()),

@@ -5,7 +5,7 @@ from google.protobuf import text_format
 
 from neurofv.v1 import method_pb2 as method
 from neurofv.v1 import visualization_service_pb2 as vis
-from neurofv.words import describe, objective_name, unit_name, verdicts
+from neurofv.words import control_name, describe, objective_name, unit_name, verdicts
 
 
 def term(text: str) -> method.ObjectiveTerm:
@@ -190,3 +190,13 @@ def test_an_item_of_a_batch_is_judged_by_its_own_objective() -> None:
     evaluation = vis.Evaluation(terms=[vis.TermEvaluation(selectivity_rank=1, layer_units=8)])
     said = [verdicts(evaluation, request, item)[0].split()[5] for item in range(4)]
     assert said == ["classes", "classes", "channels", "channels"]
+
+
+def test_a_control_says_that_nothing_was_learned() -> None:
+    control = text_format.Parse("control { random_weights { seed: 2 } }", vis.VisualizeRequest())
+    assert control_name(control) == "random weights, seed 2"
+    assert control_name(vis.VisualizeRequest()) == ""
+    said = verdicts(vis.Evaluation(), control)
+    assert said[0] == "a control (random weights, seed 2): nothing that it shows was learned"
+    said = describe(CUBE, vis.TermEvaluation(activation=2), control=True)
+    assert said == "activation 2.00; a control is not compared with real images"

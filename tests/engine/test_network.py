@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from engine import Precision, Prepared, UnknownLayer
 from engine.network import thin
-from engine.network.capture import activations
+from engine.network.capture import activations, heard
 from engine.network.convolution import FrozenConvolution
 from engine.network.pooling import AveragePooling
 from models.architectures import build
@@ -457,3 +457,22 @@ def test_a_hooked_convolution_keeps_its_hook() -> None:
     network[0].register_forward_hook(lambda module, inputs, output: output * 2)
     volume = torch.randn(1, 1, 6, 6, 6)
     torch.testing.assert_close(Prepared(network).reader(["1"])(volume)["1"], network(volume))
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_whole_run_is_heard_and_no_hook_stays(behind: bool) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv3d(1, 2, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(16, 3)).eval()
+    volume = torch.randn(1, 1, 4, 4, 4)
+    said: list[tuple[str, Tensor]] = []
+    with torch.no_grad():
+        # What runs on overwrites the convolution's answer: whoever hears it is told before.
+        with heard(network, ["3", "1"], lambda *told: said.append((told[0], told[1].clone())), behind):
+            answer = network(volume)
+        convolved = network[0](volume)
+    assert [layer for layer, _ in said] == ["1", "3"]
+    assert torch.equal(said[0][1], convolved.relu() if behind else convolved)
+    assert torch.equal(said[1][1], answer)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+    with pytest.raises(UnknownLayer, match="no layer '9'"), heard(network, ["9"], lambda *_: None):
+        pass

@@ -12,7 +12,9 @@ from torch import nn
 
 import neurofv
 from models import Bundle
+from models.control import shuffle_weights
 from models.importing import Facts, export_bundle
+from models.statistics import watched
 from service.oip import open_inference_pb2 as oip
 from service.oip import open_inference_pb2_grpc
 from tests.models.importing.conftest import SHAPE, Small, brain, save_image
@@ -70,6 +72,45 @@ def test_a_layer_is_named_by_its_onnx_value(server: RunningServer, bundles: dict
             assert found.volume.nifti().shape == SHAPE
             placed = found.evaluation.terms[0].HasField("percentile")
             assert placed is (name == "classifier")  # only there real images were seen
+
+
+@pytest.mark.parametrize("name", ["classifier", "segmenting"])
+@pytest.mark.parametrize("seed", [None, 6])
+def test_units_are_probed_as_they_are_and_with_random_weights(
+    server: RunningServer, bundles: dict[str, Bundle], name: str, seed: int | None, tmp_path: Path
+) -> None:
+    bundle, image = bundles[name], save_image(tmp_path / "person.nii.gz", seed=7)
+    layers = [layer.name for layer in bundle.layers() if layer.type == "Conv3d"]
+    control = None if seed is None else {"random_weights": {"seed": seed}}
+    units = [(layer, channel) for layer in layers for channel in (0, 3)]
+    with neurofv.Client(server.target) as client:
+        found = client.probe(name, image, units, control=control)
+    network = bundle.network() if seed is None else shuffle_weights(bundle.network(), seed)
+    normalized = bundle.manifest.input.normalize(nibabel.load(image).get_fdata(dtype=np.float32))
+    logits = bundle.manifest.classifier_layer
+    with torch.inference_mode(), watched(network, {*layers, logits}) as seen:
+        network(torch.from_numpy(normalized)[None, None])
+    for unit in found.units:
+        values = seen[unit.layer][0, unit.channel]
+        assert unit.mean == pytest.approx(float(values.mean()), rel=1e-4, abs=1e-5)
+        assert unit.maximum == pytest.approx(float(values.max()), rel=1e-4, abs=1e-5)
+    assert len(found.logits) == len(bundle.manifest.classes)
+    if logits:
+        np.testing.assert_allclose(found.logits, seen[logits][0], rtol=1e-4, atol=1e-5)
+
+
+def test_controls_of_imported_networks_are_driven(server: RunningServer, bundles: dict[str, Bundle]) -> None:
+    with neurofv.Client(server.target) as client:
+        for name, bundle in bundles.items():
+            layer = next(layer.name for layer in bundle.layers() if layer.type == "Conv3d")
+            one, again, trained = (
+                client.visualize(name, layer=layer, channel=1, steps=4, seed=1, control=control)
+                for control in ("random_weights", "random_weights", None)
+            )
+            assert one.volume.bytes == again.volume.bytes != trained.volume.bytes
+            assert not one.evaluation.terms[0].HasField("percentile")
+        with pytest.raises(neurofv.NeurofvError, match="has no classes; name a channel"):
+            client.probe("segmenting", bundles["segmenting"].path / "reference.nii.gz")
 
 
 def test_a_network_without_classes_says_so(server: RunningServer) -> None:

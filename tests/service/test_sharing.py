@@ -71,12 +71,22 @@ def test_jobs_that_differ_in_their_volumes_go_together(parts: tuple[str, ...]) -
         (_channel(3), RUN, "parameterization { voxels {} }"),
         (_channel(3), RUN, "transforms { jitter_mm: 1 }"),
         (_channel(3).replace("terms", "behind_nonlinearities: true terms"), RUN),
+        (_channel(3), RUN, "control { random_weights {} }"),
     ],
 )
 def test_jobs_that_differ_in_anything_else_do_not(parts: tuple[str, ...]) -> None:
     one = _share(_channel(3), RUN)
     other = _share(*parts)
     assert other.method
+    assert not _together(one, other)
+
+
+def test_controls_go_together_if_their_weights_are_the_same() -> None:
+    one, same, other = (
+        _share(_channel(number), RUN, f"control {{ random_weights {{ seed: {seed} }} }}")
+        for number, seed in ((3, 1), (4, 1), (4, 2))
+    )
+    assert _together(one, same)
     assert not _together(one, other)
 
 

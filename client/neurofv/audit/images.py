@@ -14,8 +14,10 @@ _ENDINGS = (".nii", ".nii.gz", ".mgz")
 # Beside an image in derivatives, and none itself.
 _NO_IMAGES = ("_mask", "_dseg", "_probseg", "_fv")
 _TABLE = "participants.tsv"
-# Enough to tell classes apart, and few enough for one request.
+# Enough to tell classes apart.
 _OF_A_CLASS = 4
+# The service reads at most so many with a request, and compares with two of a class at least.
+_MOST, _LEAST = 64, 2
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,8 @@ def examples(images: Sequence[RealImage]) -> dict[str, list[bytes]]:
     for image in images:
         if image.class_name:
             found.setdefault(image.class_name, []).append(image)
-    return {name: [image.read() for image in members[:_OF_A_CLASS]] for name, members in found.items()}
+    most = max(_LEAST, min(_OF_A_CLASS, _MOST // max(len(found), 1)))
+    return {name: [image.read() for image in members[:most]] for name, members in found.items()}
 
 
 def _labels(plan: Plan, folder: Path) -> dict[str, str] | None:
@@ -131,10 +134,13 @@ def _class(path: Path, folder: Path, labels: dict[str, str] | None, model: pb.Mo
 
 
 def _check_classes(plan: Plan, images: Sequence[RealImage], model: pb.Model) -> None:
+    """Make sure that each class that is driven has its real images, and others to be held against."""
     counts = {name: sum(image.class_name == name for image in images) for name in model.classes}
-    if max(counts.values(), default=0) < 2 or sum(count > 0 for count in counts.values()) < 2:
+    groups = [group.classes for group in plan.groups if group.classes is not None]
+    driven = {name for named in groups for name in named or model.classes}
+    if any(counts.get(name, _LEAST) < _LEAST for name in driven) or sum(map(bool, counts.values())) < 2:
         have = ", ".join(f"{count} of {name}" for name, count in counts.items())
-        remedy = f"paths need two images of a class and one of another, but there are {have}; "
+        remedy = f"paths need two images of each class in `units` and one of another, but there are {have}; "
         remedy += f"sort them into folders named by class, or name a column of {_TABLE} in `labels`"
         raise InvalidRequest("controls.real_images", True, remedy)
 

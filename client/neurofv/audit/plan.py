@@ -206,11 +206,18 @@ def _said(error: ValidationError) -> InvalidRequest:
         return InvalidRequest(_under(path, missing), None, f"give {known[missing]['description']}")
     if error.validator == "pattern" and "propertyNames" in error.absolute_schema_path:
         return InvalidRequest(path, error.instance, f"name it with {error.schema['description']}")
-    remedy: str | None = error.schema.get("description") if isinstance(error.schema, Mapping) else None
-    parent = error.parent
-    while remedy is None and parent is not None:
-        remedy, parent = parent.schema.get("description"), parent.parent
-    return InvalidRequest(path, error.instance, f"give {remedy}" if remedy else error.message)
+    return InvalidRequest(path, error.instance, f"give {_described(error)}")
+
+
+def _described(error: ValidationError) -> str:
+    """Return what the schema says of a value, or of the nearest thing that holds it."""
+    part: Any = schema("plan")
+    found: str = part["description"]
+    for step in error.absolute_schema_path:
+        part = part[step]
+        if isinstance(part, Mapping) and isinstance(part.get("description"), str):
+            found = part["description"]
+    return found
 
 
 def _under(path: str, name: str) -> str:

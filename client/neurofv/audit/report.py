@@ -11,7 +11,7 @@ from neurofv.audit.folder import REFERENCE, Folder
 from neurofv.audit.images import RealImage, digest_of
 from neurofv.audit.plan import Plan
 from neurofv.audit.standings import Standing, is_dead, keys_of, picture, standing
-from neurofv.audit.tasks import NO_CONTROL, RANDOM_WEIGHTS, Key, Unit
+from neurofv.audit.tasks import NO_CONTROL, RANDOM_WEIGHTS, Key, Unit, strategies_for
 from neurofv.audit.verdicts import WARNING, judge, leads
 from neurofv.v1 import model_service_pb2 as pb
 
@@ -99,12 +99,8 @@ def make_report(
 
 
 def _standings(folder: Folder, plan: Plan, unit: Unit) -> list[Standing]:
-    """Return how a unit stands under each strategy of which there are pictures."""
-    return [
-        standing(folder, plan, unit, strategy)
-        for strategy in plan.strategies
-        if keys_of(folder, plan, unit, strategy, NO_CONTROL)
-    ]
+    """Return how a unit stands under each strategy, also where no picture could be made."""
+    return [standing(folder, plan, unit, strategy) for strategy in strategies_for(plan, unit.kind)]
 
 
 def _unit(folder: Folder, plan: Plan, unit: Unit, standings: Sequence[Standing]) -> dict[str, Any]:
@@ -235,6 +231,7 @@ def _summary(
 
 
 _ABOUT = {
+    "pictures": "no picture could be made",
     "seed_agreement": "pictures that differ between seeds",
     "held_out": "pictures that do not bear being moved",
     "real_images": "pictures below most real images",

@@ -81,15 +81,20 @@ class Standing:
         Of the random network.
     own_vs_random : float or None
         Correlation of the network's picture with the random network's of another seed, median.
-    pairs : int
-        Pairs of seeds.
+    pictures : int
+        The network's.
     """
 
     strategy: str
     own: Figures
     random: Figures | None
     own_vs_random: float | None
-    pairs: int
+    pictures: int
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of seeds."""
+        return self.pictures * (self.pictures - 1) // 2
 
 
 def keys_of(folder: Folder, plan: Plan, unit: Unit, strategy: str, control: str) -> list[Key]:
@@ -158,7 +163,7 @@ def standing(folder: Folder, plan: Plan, unit: Unit, strategy: str) -> Standing:
         _figures(folder, own),
         _figures(folder, random) if plan.random_weights else None,
         _median(alike),
-        len(own) * (len(own) - 1) // 2,
+        len(own),
     )
 
 

@@ -219,11 +219,19 @@ def find_tasks(plan: Plan, units: Iterable[Unit]) -> list[Task]:
     return [
         Task(tuple(members[first : first + most]), strategy, seed, control)
         for (_, kind), members in together.items()
-        for strategy, choices in plan.strategies.items()
-        if kind == "class" or not any(choices.get(name) for name in _OF_CLASSES)
+        for strategy in strategies_for(plan, kind)
         for seed in plan.seeds
         for control in controls
         for first in range(0, len(members), most)
+    ]
+
+
+def strategies_for(plan: Plan, kind: str) -> list[str]:
+    """Return the strategies under which units of a kind are driven; `kind` is `class` or `channel`."""
+    return [
+        strategy
+        for strategy, choices in plan.strategies.items()
+        if kind == "class" or not any(choices.get(name) for name in _OF_CLASSES)
     ]
 
 

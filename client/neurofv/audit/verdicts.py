@@ -51,6 +51,9 @@ def judge(found: Standing, is_class: bool) -> list[Verdict]:
     is_class : bool
         Whether the unit is a class.
     """
+    if not found.pictures:
+        words = "no picture could be made: the report lists why under what failed"
+        return [Verdict("pictures", found.strategy, WARNING, words)]
     said = [
         _agreement(found),
         _held_out(found.own),

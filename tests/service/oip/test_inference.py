@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from neurofv.v1 import visualization_service_pb2 as vis
 from service.errors import Draining, QueueFull, WorkerLost
 from service.oip import open_inference_pb2 as oip
 from service.oip.inference import Inference
@@ -20,7 +21,18 @@ class Network:
         self.lost = False
 
     async def infer(self, request: oip.ModelInferRequest) -> oip.ModelInferResponse:
-        self.asked.append(request.id)
+        await self._answer(request.id)
+        answer = oip.ModelInferResponse()
+        for name in (LOGITS, PROBABILITIES):
+            add_output(answer, name, (1, 2), f"{name}{request.id}".encode())
+        return answer
+
+    async def probe(self, request: vis.ProbeRequest, volume: bytes) -> vis.ProbeResponse:
+        await self._answer(request.model)
+        return vis.ProbeResponse(model=request.model)
+
+    async def _answer(self, name: str) -> None:
+        self.asked.append(name)
         self.at_once += 1
         assert self.at_once == 1
         try:
@@ -29,10 +41,6 @@ class Network:
             self.at_once -= 1
         if self.lost:
             raise WorkerLost("gone")
-        answer = oip.ModelInferResponse()
-        for name in (LOGITS, PROBABILITIES):
-            add_output(answer, name, (1, 2), f"{name}{request.id}".encode())
-        return answer
 
 
 def _parts(*names: str) -> list[oip.ModelInferRequest]:
@@ -98,6 +106,19 @@ async def test_a_full_queue_and_a_drain_refuse() -> None:
     assert not isinstance(found[0], Exception)
     assert all(isinstance(answer, Draining) for answer in found[1:])
     assert network.asked == ["0"]
+
+
+async def test_a_probe_takes_turns_with_volumes() -> None:
+    network = Network()
+    inference = Inference(network, lambda: False)  # type: ignore[arg-type]
+    first = asyncio.create_task(inference.infer(_parts("a", "b")))
+    await _settle()
+    probe = asyncio.create_task(inference.probe(vis.ProbeRequest(model="p"), b"volume"))
+    await _settle()
+    network.go_on.set()
+    assert (await probe).model == "p"
+    await first
+    assert network.asked == ["a", "p", "b"]
 
 
 async def test_a_lost_worker_frees_the_turn() -> None:

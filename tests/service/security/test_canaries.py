@@ -19,6 +19,7 @@ import pytest
 from nibabel.nifti1 import Nifti1Extension
 
 from models import ZOO, read_bundle
+from neurofv.v1 import method_pb2 as method
 from neurofv.v1 import visualization_service_pb2 as vis
 from service.observability.logs import KEYS, keep_allowed, places
 from tests.server import RunningServer
@@ -86,6 +87,10 @@ def _asked(spoil: str = "") -> vis.VisualizeRequest:
     return asked
 
 
+def _probe(spoil: str = "") -> vis.ProbeRequest:
+    return vis.ProbeRequest(model="lesion-shapes", image=method.Subject(nifti=_image(spoil)))
+
+
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     folder = tmp_path_factory.mktemp("canaries")
@@ -129,6 +134,9 @@ def test_a_valid_request_leaves_no_trace_of_who_it_shows(own: RunningServer) -> 
     for event in stream.events:
         event.ClearField("volume_chunk")
         assert _found(str(event)) == []
+    probed = own.visualization.Probe(_probe(), metadata=own.metadata, timeout=100)
+    assert len(probed.logits) == 6
+    assert _found(str(probed)) == []
     assert _found(_written(own)) == []
 
 
@@ -139,6 +147,7 @@ def test_a_broken_request_leaves_none_either(own: RunningServer, spoil: str) -> 
         lambda: own.visualization.Estimate(
             vis.EstimateRequest(request=_asked(spoil)), metadata=own.metadata, timeout=100
         ),
+        lambda: own.visualization.Probe(_probe(spoil), metadata=own.metadata, timeout=100),
     ):
         if spoil == "extension":
             # Nothing reads extensions, so nothing is wrong with it.

@@ -114,3 +114,21 @@ def test_an_archive_that_was_altered_is_not_loaded(call: Call) -> None:
     (folder / "weights.safetensors").write_bytes(b"")
     with pytest.raises(BundleCorrupt, match=r"weights\.safetensors"):
         Handler().initialize(call.context)
+
+
+def test_a_control_is_not_the_archives_own_network(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEUROFV_THREADS", "1")
+    served = Handler()
+    served.initialize(call.context)
+    results = []
+    for control in ("", "control { random_weights {} }"):
+        asked = request(CUBE, "canvas { size_mm { i: 24 j: 24 k: 24 } } steps: 2", control)
+        (last,) = served.handle([{"body": asked.SerializeToString()}], call.context)
+        ((event,), status) = read_frames(last)
+        assert status is None
+        results.append(event.completed)
+    own, control = results
+    assert not own.provenance.request.HasField("control")
+    assert control.provenance.request.HasField("control")
+    assert own.provenance.volume_sha256 != control.provenance.volume_sha256
+    assert not control.evaluation.terms[0].HasField("percentile")
