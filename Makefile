@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format proto docs serve image images sbom bench-service bench-speed bench-imports bench-peers soak bench-reliability study study-quick train clean
+.PHONY: help setup demo audit-demo test lint format proto docs viewer serve image images sbom bench-service bench-speed bench-imports bench-peers soak bench-reliability study study-quick train clean
 
 help:  ## Show what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -17,17 +17,20 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[plot]' -e ./client
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[plot,audit]' -e ./client
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[plot,tracing,gpu,postgres,training,study,torchserve,dev]' -e ./client
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[plot,audit,tracing,gpu,postgres,training,study,torchserve,dev]' -e ./client
 	@touch $@
 
 setup: $(VENV)/.dev  ## Install everything into .venv
 
 demo: $(VENV)/.run  ## Start the service and show what the shipped model has learned
 	deploy/demo.sh $(VENV) demo-output
+
+audit-demo: $(VENV)/.run  ## Audit two models of the zoo (15 minutes); writes audit-demo-output
+	deploy/audit-demo.sh $(VENV) audit-demo-output
 
 test: $(VENV)/.dev  ## Run the tests
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
@@ -54,6 +57,9 @@ proto: $(VENV)/.dev  ## Generate the stubs from proto/
 
 docs: $(VENV)/.dev  ## Write docs/reference from the code
 	$(BIN)/python docs/make_reference.py
+
+viewer: $(VENV)/.run  ## Fetch the 3D viewer of an audit's report from npm into the user's cache
+	$(BIN)/python -m neurofv.audit.viewer
 
 image: $(VENV)/.run  ## Build the container image and let it answer a request
 	PYTHON=$(BIN)/python deploy/image/build.sh
@@ -116,4 +122,4 @@ train: $(VENV)/.dev  ## Train the models of the zoo on COHORT (a BIDS derivative
 	$(TRAIN) sex $(AFFINE) --cohort $(COHORT) --out trained
 
 clean:  ## Remove what was made
-	rm -rf $(VENV) $(CONTROLS) benchmarks/study/.pictures demo-output trained build dist *.egg-info client/build client/*.egg-info
+	rm -rf $(VENV) $(CONTROLS) benchmarks/study/.pictures demo-output audit-demo-output trained build dist *.egg-info client/build client/*.egg-info

@@ -137,7 +137,7 @@ class AsyncClient(AsyncJobs):
             answer = await self._models.GetModel(request, timeout=self._deadline)
         return answer.model
 
-    async def audit(self, after_sequence: int = 0) -> AsyncGenerator[str]:
+    async def audit_log(self, after_sequence: int = 0) -> AsyncGenerator[str]:
         """Read the server's audit log; for admins.
 
         Parameters
@@ -148,7 +148,7 @@ class AsyncClient(AsyncJobs):
         Yields
         ------
         str
-            A record, as `neurofv.audit.verify` takes it.
+            A record, as `neurofv.audit_log.verify` takes it.
 
         Raises
         ------

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -143,7 +144,7 @@ class Client(Jobs):
         with translated(self.target):
             return self._models.GetModel(request, timeout=self._deadline).model
 
-    def audit(self, after_sequence: int = 0) -> Generator[str]:
+    def audit_log(self, after_sequence: int = 0) -> Generator[str]:
         """Read the server's audit log; for admins.
 
         Parameters
@@ -154,7 +155,7 @@ class Client(Jobs):
         Yields
         ------
         str
-            A record, as `neurofv.audit.verify` takes it.
+            A record, as `neurofv.audit_log.verify` takes it.
 
         Raises
         ------
@@ -314,3 +315,36 @@ class Client(Jobs):
                 if event is not None and on_event is not None:
                     on_event(event)
         return collector.result()
+
+    def audit(
+        self,
+        plan: str | Path | Mapping[str, Any],
+        out: str | Path,
+        on_progress: Callable[[Any], object] = lambda progress: None,
+    ) -> dict[str, Any]:
+        """Audit a model by a plan, or go on with an audit that was interrupted; needs the extra `audit`.
+
+        Parameters
+        ----------
+        plan : str, Path or mapping
+            A YAML file, or its content; see docs/how-to/audit-a-model.md.
+        out : str or Path
+            The folder to fill, or to complete, to the same bits.
+        on_progress : callable, optional
+            Given a `neurofv.audit.progress.Progress` whenever something has happened.
+
+        Returns
+        -------
+        dict
+            The report; `passed` says whether every threshold holds.
+
+        Raises
+        ------
+        InvalidRequest
+            The plan does not fit its form or the model, or the folder holds another audit.
+        NeurofvError
+            The server failed, or was away for longer than `reconnect_seconds`.
+        """
+        from neurofv.audit.runner import run_audit
+
+        return run_audit(self, plan, out, on_progress)

@@ -228,7 +228,7 @@ class _Chain:
                 elif not self._follows(line):
                     raise AuditBroken(
                         f"line {number} of {path.name} does not continue the chain: it was altered, or lines "
-                        "before it were; `neurofv audit verify` says what; put the log back from a copy"
+                        "before it were; `neurofv audit-log verify` says what; put the log back from a copy"
                     )
         return self
 

@@ -14,7 +14,7 @@ import pytest
 import neurofv
 from models import ZOO
 from neurofv.aio import AsyncClient
-from neurofv.audit import verify
+from neurofv.audit_log import verify
 from neurofv.connection import _is_local, tls_credentials
 from tests.client.test_command import NEUROFV
 from tests.server import RunningServer
@@ -68,17 +68,17 @@ def test_both_clients_show_certificate_and_token(
     with neurofv.Client(mutual.target, credentials=shown) as client:
         assert client.models()
         with pytest.raises(neurofv.NeurofvError) as caught:
-            list(client.audit())
+            list(client.audit_log())
         assert caught.value.reason == "ROLE_REQUIRED"
     with neurofv.Client(mutual.target, token=TOKENS["admin"], credentials=shown) as client:
         client.wait_until_ready(10)
-        assert verify(client.audit()).fault is None
+        assert verify(client.audit_log()).fault is None
 
     async def scenario() -> list[str]:
         async with AsyncClient(mutual.target, token=TOKENS["admin"], credentials=shown) as client:
             await client.wait_until_ready(10)
             assert await client.models()
-            return [line async for line in client.audit(after_sequence=1)]
+            return [line async for line in client.audit_log(after_sequence=1)]
 
     lines = asyncio.run(scenario())
     assert lines
@@ -156,35 +156,35 @@ def test_the_command_exports_and_verifies_the_audit_log(
     tls = ["--ca", str(authority.file), "--certificate", pair[0], "--key", pair[1]]
     admin = [*tls, "--token-file", "token"]
     assert _run(mutual, "models", *tls, cwd=tmp_path).returncode == 0
-    refused = _run(mutual, "audit", "export", *tls, cwd=tmp_path)
+    refused = _run(mutual, "audit-log", "export", *tls, cwd=tmp_path)
     assert (refused.returncode, "ROLE_REQUIRED" in refused.stderr) == (1, True)
     for _ in range(3):
-        exported = _run(mutual, "audit", "export", *admin, "--out", "log", cwd=tmp_path)
+        exported = _run(mutual, "audit-log", "export", *admin, "--out", "log", cwd=tmp_path)
         assert exported.returncode == 0, exported.stderr
-    good = _run(mutual, "audit", "verify", "log", cwd=tmp_path)
+    good = _run(mutual, "audit-log", "verify", "log", cwd=tmp_path)
     assert good.returncode == 0
     head = good.stdout.split()[-1]
     # What is noted today is found in what the server holds later.
-    assert _run(mutual, "audit", "verify", *admin, "--head", head, cwd=tmp_path).returncode == 0
+    assert _run(mutual, "audit-log", "verify", *admin, "--head", head, cwd=tmp_path).returncode == 0
     # The server's own file, with the head that lies beside it.
     own = str(mutual.folder / "audit.log")
-    assert _run(mutual, "audit", "verify", own, cwd=tmp_path).returncode == 0
+    assert _run(mutual, "audit-log", "verify", own, cwd=tmp_path).returncode == 0
 
     lines = (tmp_path / "log").read_text().splitlines(keepends=True)
     (tmp_path / "altered").write_text(
         "".join([lines[0], lines[1].replace("OK", "NO").replace("call", "cell"), *lines[2:]])
     )
     (tmp_path / "cut").write_text("".join(lines[:-1]))
-    altered = _run(mutual, "audit", "verify", "altered", cwd=tmp_path)
+    altered = _run(mutual, "audit-log", "verify", "altered", cwd=tmp_path)
     assert (altered.returncode, "record 2: the record was altered" in altered.stderr) == (1, True)
-    cut = _run(mutual, "audit", "verify", "cut", "--head", head, cwd=tmp_path)
+    cut = _run(mutual, "audit-log", "verify", "cut", "--head", head, cwd=tmp_path)
     assert (cut.returncode, f"record {len(lines)}: no record has the hash" in cut.stderr) == (1, True)
-    missing = _run(mutual, "audit", "verify", "nothing", cwd=tmp_path)
+    missing = _run(mutual, "audit-log", "verify", "nothing", cwd=tmp_path)
     assert (missing.returncode, "nothing: No such file" in missing.stderr) == (1, True)
     nobody = _run(mutual, "models", *tls, "--token-file", "nothing", cwd=tmp_path)
     assert (nobody.returncode, "Traceback" in nobody.stderr) == (1, False)
 
 
 def test_the_client_installs_without_the_service() -> None:
-    code = "import sys, neurofv.audit; sys.exit('service' in sys.modules or 'torch' in sys.modules)"
+    code = "import sys, neurofv.audit_log; sys.exit('service' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

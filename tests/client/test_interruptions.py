@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import neurofv
-from models import ZOO
 from neurofv.v1 import visualization_service_pb2 as vis
-from tests.client.running import MODEL
-from tests.server import RunningServer
+from tests.client.running import MODEL, Restarted
 
 CHOICES: dict[str, Any] = {
     "class_name": "cube",
@@ -27,35 +21,6 @@ CHOICES: dict[str, Any] = {
     "snapshot_every": 10,
     "seed": 5,
 }
-
-
-class Restarted:
-    """A server whose jobs and port outlive it.
-
-    Parameters
-    ----------
-    data : Path
-        Its folder.
-    """
-
-    def __init__(self, data: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self._settings = {"data": data, "port": free.getsockname()[1], "checkpoint_seconds": 0.2}
-        self._settings |= {"threads": 1, "device": "cpu"}
-        self.start()
-
-    def start(self) -> None:
-        self.server = RunningServer(ZOO, own_group=True, **self._settings)
-        self.target = self.server.target
-
-    def drain(self) -> None:
-        assert self.server.stop() == 0
-        self.start()
-
-    def kill(self) -> None:
-        os.killpg(self.server.process.pid, signal.SIGKILL)
-        self.server.process.wait()
-        self.start()
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from models import ZOO, read_bundle
-from neurofv.audit import read_lines
+from neurofv.audit_log import read_lines
 from service.oip import open_inference_pb2 as oip
 from service.oip import open_inference_pb2_grpc
 from tests.server import RunningServer, make_repository

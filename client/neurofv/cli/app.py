@@ -10,6 +10,7 @@ from rich.table import Table
 from neurofv import __version__
 from neurofv.cli import options
 from neurofv.cli.audit import audit
+from neurofv.cli.audit_log import audit_log
 from neurofv.cli.console import out, reporting
 from neurofv.cli.demo import demo
 from neurofv.cli.groups import Connection, grouped
@@ -32,6 +33,7 @@ for command in (visualize, submit, estimate, demo):
 for command in (jobs, job, watch, download, cancel, delete, pin, unpin, replay):
     app.command(rich_help_panel="Jobs")(command)
 app.add_typer(audit, name="audit")
+app.add_typer(audit_log, name="audit-log")
 
 
 def _version(asked: bool) -> None:

@@ -17,26 +17,11 @@ from neurofv.cli.output import drawn, save
 from neurofv.cli.reading import read_edges, read_setting
 from neurofv.client import Client
 from neurofv.files import check_writable
+from neurofv.recommended import PLAUSIBLE, PLAUSIBLE_STEPS
 from neurofv.requests import split_model
 from neurofv.results import Visualization
 from neurofv.v1 import method_pb2 as method
 from neurofv.volumes import SUFFIX
-
-# Pictures that show what a class looks like: smooth changes within the intensities of tissue, few of them,
-# which set the class apart from the others. docs/study.md recommends them: a matcher named the planted shape
-# in them more often than in those of the defaults, which drive units harder.
-_PLAUSIBLE = {
-    "contrast": True,
-    "parameterization": {"fourier": {"decay": 2.5}},
-    "regularizers": {
-        "total_variation": 1.1,
-        "l1": 5.5,
-        "intensity_clip": {"low": 0.25, "high": 1.0},
-    },
-    "transforms": {"rotation_degrees": 0.0, "scale": 0.0},
-    "optimizer": {"adam": 0.05},
-}
-_STEPS = 128
 
 
 @grouped
@@ -58,12 +43,12 @@ def demo(
         name, version = split_model(model, "model")
         choices = {
             "version": version,
-            "steps": steps or _STEPS,
+            "steps": steps or PLAUSIBLE_STEPS,
             "seed": seed,
             "canvas_mm": read_edges(canvas),
             "start": read_setting(start, method.Start(), "--start"),
             "snapshot_every": 0,
-            **_PLAUSIBLE,
+            **PLAUSIBLE,
         }
         table, results = _table(), []
         with connection.opened() as client:

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from neurofv.audit import Verdict, read_head, read_lines, verify
+from neurofv.audit_log import Verdict, read_head, read_lines, verify
 from service.errors import StorageFull
 from service.security.audit import AuditBroken, AuditLog
 from service.security.identity import Principal, Role

@@ -14,7 +14,7 @@ from google.longrunning import operations_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from neurofv.audit import read_lines, verify
+from neurofv.audit_log import read_lines, verify
 from neurofv.v1 import audit_service_pb2, job_service_pb2, model_service_pb2, visualization_service_pb2
 from service.errors import JobNotFound
 from service.observability.metrics import Metrics

@@ -1,0 +1,208 @@
+"""Real images beside the pictures: which drive a unit most, and which units vary most over them."""
+
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from matplotlib.figure import Figure
+from nibabel.affines import apply_affine
+
+from neurofv.audit.images import RealImage
+from neurofv.audit.jobs import patient
+from neurofv.audit.plan import Plan
+from neurofv.audit.tasks import Unit
+from neurofv.client import Client
+from neurofv.files import write_atomically
+from neurofv.v1 import model_service_pb2 as pb
+from neurofv.v1 import visualization_service_pb2 as vis
+
+EXEMPLARS = Path("exemplars")
+_MOST = 4
+_DPI = 100
+
+
+@dataclass(frozen=True)
+class Exemplar:
+    """A real image on which a unit fires.
+
+    Attributes
+    ----------
+    image : RealImage
+        Which.
+    activation : float
+        The logit, or the mean of the channel's map.
+    position_mm : tuple of float or None
+        Where the map is highest; None if the unit sees the image as a whole.
+    """
+
+    image: RealImage
+    activation: float
+    position_mm: tuple[float, float, float] | None
+
+
+def rank_channels(
+    client: Client, plan: Plan, model: pb.Model, images: Sequence[RealImage], say: Callable[[str], None]
+) -> dict[str, list[int]]:
+    """Rank the channels of layers of which a plan wants the top: by the variance of their mean activation.
+
+    Parameters
+    ----------
+    client : Client
+        The server.
+    plan, model
+        What is audited.
+    images : sequence of RealImage
+        Over which they vary.
+    say : callable
+        Told what is under way.
+
+    Returns
+    -------
+    dict
+        Channels by layer, from the one that varies most.
+    """
+    layers = {group.layer for group in plan.groups if group.top}
+    places = [
+        (layer.name, channel)
+        for layer in model.layers
+        if layer.name in layers
+        for channel in range(layer.channels)
+    ]
+    if not places:
+        return {}
+    means: dict[str, list[list[float]]] = {layer: [] for layer in layers}
+    for answer in _shown(client, model, images, places, say):
+        found: dict[str, list[float]] = {layer: [] for layer in layers}
+        for unit in answer.units:
+            found[unit.layer].append(unit.mean)
+        for layer, values in found.items():
+            means[layer].append(values)
+    return {
+        layer: np.argsort(-np.var(np.array(values), axis=0), kind="stable").tolist()
+        for layer, values in means.items()
+    }
+
+
+def find_exemplars(
+    client: Client,
+    model: pb.Model,
+    units: Sequence[Unit],
+    images: Sequence[RealImage],
+    say: Callable[[str], None],
+) -> dict[str, list[Exemplar]]:
+    """Find the real images that drive each unit most.
+
+    Parameters
+    ----------
+    client : Client
+        The server.
+    model : Model
+        The model.
+    units : sequence of Unit
+        Classes and channels.
+    images : sequence of RealImage
+        Among which to look.
+    say : callable
+        Told what is under way.
+
+    Returns
+    -------
+    dict
+        By unit's id, the strongest first.
+    """
+    channels = [unit for unit in units if not unit.class_name]
+    places = [(unit.layer, unit.channel) for unit in channels]
+    found: dict[str, list[Exemplar]] = {unit.id: [] for unit in units}
+    for image, answer in zip(images, _shown(client, model, images, places, say), strict=True):
+        for unit in units:
+            if unit.class_name:
+                found[unit.id].append(Exemplar(image, answer.logits[unit.channel], None))
+        for unit, probed in zip(channels, answer.units, strict=True):
+            found[unit.id].append(Exemplar(image, probed.mean, _position(probed)))
+    return {
+        name: sorted(members, key=lambda each: (-each.activation, each.image.name, each.image.sha256))[:_MOST]
+        for name, members in found.items()
+    }
+
+
+def draw_exemplars(folder: Path, found: dict[str, list[Exemplar]]) -> dict[str, list[dict[str, Any]]]:
+    """Draw each exemplar where its unit fires most.
+
+    Parameters
+    ----------
+    folder : Path
+        The audit's.
+    found : dict
+        Exemplars by unit.
+
+    Returns
+    -------
+    dict
+        By unit, as the report has them.
+    """
+    told: dict[str, list[dict[str, Any]]] = {}
+    for unit, members in found.items():
+        told[unit] = []
+        for place, each in enumerate(members, 1):
+            picture = EXEMPLARS / f"{unit}-{place}.png"
+            write_atomically(folder / picture, _drawn(each))
+            told[unit].append(
+                {
+                    "image": each.image.name,
+                    "activation": each.activation,
+                    "position_mm": None if each.position_mm is None else list(each.position_mm),
+                    "picture": picture.as_posix(),
+                }
+            )
+    return told
+
+
+def _shown(
+    client: Client,
+    model: pb.Model,
+    images: Sequence[RealImage],
+    places: Iterable[tuple[str, int]],
+    say: Callable[[str], None],
+) -> Iterable[vis.ProbeResponse]:
+    """Show each image to the model."""
+    places = list(places)
+
+    def ask(image: RealImage) -> vis.ProbeResponse:
+        return client.probe(model.name, image.read(), places, version=model.version)
+
+    for number, image in enumerate(images, 1):
+        say(f"showing image {number} of {len(images)}")
+        yield patient(client, lambda image=image: ask(image))  # type: ignore[misc]
+
+
+def _position(probed: vis.ProbedUnit) -> tuple[float, float, float] | None:
+    if not probed.HasField("point_mm"):
+        return None
+    return probed.point_mm.x, probed.point_mm.y, probed.point_mm.z
+
+
+def _drawn(exemplar: Exemplar) -> bytes:
+    """Draw sagittal, coronal and axial slices through the place as PNG; without one, through the middle."""
+    image = nibabel.as_closest_canonical(nibabel.load(exemplar.image.path))
+    voxels = np.squeeze(np.asarray(image.get_fdata(dtype=np.float32)))
+    middle = (np.array(voxels.shape) - 1) / 2
+    if exemplar.position_mm is not None:
+        middle = apply_affine(np.linalg.inv(image.affine), exemplar.position_mm)
+    point = np.clip(np.rint(middle), 0, np.array(voxels.shape) - 1).astype(int)
+    low, high = np.quantile(voxels, [0.01, 0.998])
+    figure = Figure(figsize=(6, 2.2), facecolor="black")
+    for place, axis in enumerate(range(3)):
+        axes = figure.add_axes((place / 3, 0.0, 1 / 3, 1.0))
+        axes.set_axis_off()
+        axes.imshow(np.take(voxels, point[axis], axis).T, cmap="gray", origin="lower", vmin=low, vmax=high)
+        if exemplar.position_mm is not None:
+            across, up = (point[other] for other in range(3) if other != axis)
+            axes.axvline(across, color="#4fd1c5", linewidth=0.6)
+            axes.axhline(up, color="#4fd1c5", linewidth=0.6)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DPI, facecolor="black")
+    return buffer.getvalue()

@@ -1,0 +1,187 @@
+"""The folder that an audit fills: pictures with their sidecars, and what holds it together.
+
+Every file is written whole or not at all, and a picture counts only with its sidecar, which is
+written last and holds the digests of its volumes. So whatever was interrupted, what lies there is
+either of use or made again.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+
+from neurofv.audit.plan import Plan, schema
+from neurofv.audit.tasks import Key, Task
+from neurofv.bids import check_dataset, describe_dataset
+from neurofv.errors import InvalidRequest
+from neurofv.files import check_writable, write_atomically
+from neurofv.results import Visualization
+from neurofv.v1 import model_service_pb2 as pb
+from neurofv.volumes import SUFFIX, Volume
+
+DATASET = Path("derivatives") / "neurofv"
+REFERENCE = f"reference{SUFFIX}"
+PLAN, REPORT, RUN, SCHEMA = "plan.yaml", "report.json", "run.json", "report.schema.json"
+
+
+class Folder:
+    """Where an audit's files lie.
+
+    Parameters
+    ----------
+    path : str or Path
+        The folder; made if it is missing.
+
+    Attributes
+    ----------
+    path : Path
+        The same.
+    pictures : dict
+        Sidecars of the pictures that are there, by `Key`, each with its own `path`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.pictures: dict[Key, dict[str, Any]] = {}
+        self._run: dict[str, Any] = {}
+
+    def open(self, plan: Plan, model: pb.Model, images_sha256: str) -> None:
+        """Begin, or go on with what an earlier run has left.
+
+        Parameters
+        ----------
+        plan : Plan
+            What is audited.
+        model : Model
+            Whose pictures they are.
+        images_sha256 : str
+            Digest of the real images; empty without any.
+
+        Raises
+        ------
+        InvalidRequest
+            Nothing can be written there, or it holds another audit.
+        """
+        check_writable(self.path)
+        check_dataset(self.path / DATASET)
+        bound = {"plan_sha256": plan.sha256, "model_digest": model.digest, "images_sha256": images_sha256}
+        self._run = self._known_run()
+        for name, what in (
+            ("plan_sha256", "another plan"),
+            ("model_digest", "other weights of the model"),
+            ("images_sha256", "other images"),
+        ):
+            if self._run.get(name, bound[name]) != bound[name]:
+                remedy = f"it holds the audit of {what}; name another folder, or remove this one"
+                raise InvalidRequest("out", str(self.path), remedy)
+        self._run |= bound
+        self._run.setdefault("runs", []).append({"started": _now()})
+        self._run.setdefault("jobs", {})
+        self._keep_run()
+        write_atomically(self.path / PLAN, plan.text.encode())
+        write_atomically(self.path / SCHEMA, _json(schema("report")))
+        describe_dataset(self.path / DATASET, rights=model.license)
+        for draft in self.path.rglob(".*.tmp"):
+            draft.unlink(missing_ok=True)
+        self.read_pictures(model.digest)
+
+    def read_pictures(self, digest: str) -> None:
+        """Find the pictures that are there, whole, and of the model with this digest."""
+        for path in sorted((self.path / DATASET).glob("*_fv.json")):
+            try:
+                sidecar = json.loads(path.read_text(encoding="utf-8"))
+                key = Key(**sidecar["audit"]["picture"])
+                whole = all(
+                    hashlib.sha256((path.parent / file["file"]).read_bytes()).hexdigest() == file["sha256"]
+                    for file in sidecar["audit"]["files"].values()
+                )
+                if whole and sidecar["provenance"]["model_digest"] == digest:
+                    self.pictures[key] = sidecar
+            except (OSError, ValueError, KeyError, TypeError):
+                # It is made again.
+                continue
+
+    def has(self, task: Task) -> bool:
+        """Say whether all pictures of a task are there."""
+        return all(key in self.pictures for key in task.keys)
+
+    def note_job(self, request_id: str, job: str) -> None:
+        """Write down which job makes what; for people, for it can be found again without."""
+        self._run["jobs"][request_id] = job
+        self._keep_run()
+
+    def end(self, code: int) -> None:
+        """Write down how a run ended."""
+        self._run["runs"][-1] |= {"ended": _now(), "exit_code": code}
+        self._keep_run()
+
+    def save(self, task: Task, results: Sequence[Visualization]) -> None:
+        """Write a job's pictures."""
+        for key, result in zip(task.keys, results, strict=True):
+            files = {}
+            for name, volume in {"final": result.volume, **result.extras}.items():
+                path = self.path / DATASET / _file_name(volume, key)
+                write_atomically(path, volume.bytes)
+                files[name] = {"file": path.name, "sha256": volume.sha256}
+            final = files["final"]["file"]
+            audit = {"picture": vars(key), "files": files}
+            sidecar = {"file": final, **result.sidecar(), "audit": audit}
+            # Read back, so that a number is the same in whichever run it is used.
+            data = _json(sidecar)
+            write_atomically(self.path / DATASET / f"{final.removesuffix(SUFFIX)}.json", data)
+            self.pictures[key] = json.loads(data)
+
+    def save_reference(self, volume: Volume) -> None:
+        """Write the model's reference brain."""
+        write_atomically(self.path / REFERENCE, volume.bytes)
+
+    def has_reference(self) -> bool:
+        """Say whether the reference brain is there."""
+        return (self.path / REFERENCE).is_file()
+
+    def change(self, key: Key) -> np.ndarray:
+        """Return what a picture adds to the reference brain, float32."""
+        path = self.path / DATASET / self.pictures[key]["audit"]["files"]["final"]["file"]
+        return _voxels(path) - _voxels(self.path / REFERENCE)
+
+    def write_report(self, report: dict[str, Any]) -> Path:
+        """Write `report.json`."""
+        path = self.path / REPORT
+        write_atomically(path, _json(report))
+        return path
+
+    def _known_run(self) -> dict[str, Any]:
+        try:
+            known = json.loads((self.path / RUN).read_text(encoding="utf-8"))
+            return known if isinstance(known, dict) else {}
+        except (OSError, ValueError):
+            return {}
+
+    def _keep_run(self) -> None:
+        write_atomically(self.path / RUN, _json(self._run))
+
+
+@lru_cache(maxsize=16)
+def _voxels(path: Path) -> np.ndarray:
+    return np.asarray(nibabel.load(path).get_fdata(dtype=np.float32))  # type: ignore[attr-defined]
+
+
+def _file_name(volume: Volume, key: Key) -> str:
+    """Return the server's name, which tells units and controls apart, with the rest of a picture's key."""
+    head, found, label = volume.file_name.rpartition("_desc-")
+    own = f"_strategy-{key.strategy}_seed-{key.seed}"
+    return f"{head}{own}{found}{label}" if found else f"{own.lstrip('_')}_{volume.file_name}"
+
+
+def _json(content: Any) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

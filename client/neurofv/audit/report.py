@@ -1,0 +1,253 @@
+"""The report of an audit: all that was found, in one JSON document without times, paths and names of jobs."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import neurofv
+from neurofv.audit.folder import REFERENCE, Folder
+from neurofv.audit.images import RealImage, digest_of
+from neurofv.audit.plan import Plan
+from neurofv.audit.standings import Standing, is_dead, keys_of, picture, standing
+from neurofv.audit.tasks import NO_CONTROL, RANDOM_WEIGHTS, Key, Unit, strategies_for
+from neurofv.audit.verdicts import WARNING, judge, leads
+from neurofv.v1 import model_service_pb2 as pb
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A picture that could not be made.
+
+    Attributes
+    ----------
+    key : Key
+        Which.
+    reason : str
+        As docs/reference/errors.md lists them.
+    words : str
+        What happened.
+    """
+
+    key: Key
+    reason: str
+    words: str
+
+    def content(self) -> dict[str, Any]:
+        """Return it as the report has it."""
+        return {**vars(self.key), "reason": self.reason, "words": self.words}
+
+
+def make_report(
+    plan: Plan,
+    model: pb.Model,
+    units: Sequence[Unit],
+    folder: Folder,
+    images: Sequence[RealImage],
+    exemplars: Mapping[str, list[dict[str, Any]]],
+    failures: Iterable[Failure],
+) -> dict[str, Any]:
+    """Put a report together.
+
+    Parameters
+    ----------
+    plan : Plan
+        What was asked for.
+    model : Model
+        Of what.
+    units : sequence of Unit
+        What was visualized.
+    folder : Folder
+        Has the pictures.
+    images : sequence of RealImage
+        What was at hand to compare with.
+    exemplars : mapping
+        Of them, those that drive each unit most, by its id.
+    failures : iterable of Failure
+        What could not be made.
+
+    Returns
+    -------
+    dict
+        As `report.schema.json` describes it.
+    """
+    standings = {unit: _standings(folder, plan, unit) for unit in units}
+    told = [
+        {**_unit(folder, plan, unit, standings[unit]), "exemplars": exemplars.get(unit.id, [])}
+        for unit in units
+    ]
+    failed = sorted([*failures, *_dead(folder)], key=lambda failure: failure.key)
+    thresholds = _thresholds(plan, list(chain.from_iterable(standings.values())))
+    return {
+        "report": VERSION,
+        "neurofv": neurofv.__version__,
+        "plan": plan.content,
+        "plan_sha256": plan.sha256,
+        "model": _model(model),
+        "reference": REFERENCE,
+        "images": _images(images),
+        "units": told,
+        "shortcuts": None,
+        "thresholds": thresholds,
+        "failed": [failure.content() for failure in failed],
+        "summary": _summary(model, told, failed, thresholds),
+        "passed": all(threshold["passed"] for threshold in thresholds),
+    }
+
+
+def _standings(folder: Folder, plan: Plan, unit: Unit) -> list[Standing]:
+    """Return how a unit stands under each strategy, also where no picture could be made."""
+    return [standing(folder, plan, unit, strategy) for strategy in strategies_for(plan, unit.kind)]
+
+
+def _unit(folder: Folder, plan: Plan, unit: Unit, standings: Sequence[Standing]) -> dict[str, Any]:
+    keys = chain.from_iterable(
+        keys_of(folder, plan, unit, strategy, control)
+        for strategy in plan.strategies
+        for control in (NO_CONTROL, RANDOM_WEIGHTS)
+    )
+    is_class, several = unit.kind == "class", len(plan.strategies) > 1
+    said = chain.from_iterable(judge(each, is_class) for each in standings)
+    return {
+        "id": unit.id,
+        "name": unit.name,
+        "kind": unit.kind,
+        "layer": unit.layer,
+        "channel": unit.channel,
+        "class_name": unit.class_name or None,
+        "pictures": [picture(folder, key) for key in keys],
+        "figures": {each.strategy: each.own.content() for each in standings},
+        "seed_agreement": {
+            each.strategy: {"median": each.own.seed_agreement, "pairs": each.pairs} for each in standings
+        },
+        "control": {
+            each.strategy: {**each.random.content(), "own_vs_random": each.own_vs_random}
+            for each in standings
+            if each.random is not None
+        },
+        "verdicts": [verdict.content(several) for verdict in said],
+    }
+
+
+def _model(model: pb.Model) -> dict[str, Any]:
+    space = model.input
+    return {
+        "name": model.name,
+        "version": model.version,
+        "digest": model.digest,
+        "classes": list(model.classes),
+        "classifier_layer": model.classifier_layer,
+        "input": {
+            "shape": list(space.shape),
+            "voxel_size_mm": list(space.voxel_size_mm),
+            "affine": list(space.affine),
+            "orientation": space.orientation,
+            "space": space.space,
+            "intensity_range": [space.intensity_low, space.intensity_high],
+        },
+        "license": model.license,
+        "card": model.card,
+        "layers": [
+            {
+                "name": layer.name,
+                "type": layer.type,
+                "channels": layer.channels,
+                "output_shape": list(layer.output_shape),
+                "receptive_field_mm": list(layer.receptive_field_mm),
+                "whole_input": layer.whole_input,
+            }
+            for layer in model.layers
+        ],
+    }
+
+
+def _images(images: Sequence[RealImage]) -> dict[str, Any] | None:
+    """Say what was compared with, by numbers and a digest; whose images they are stays where they are."""
+    if not images:
+        return None
+    classes = Counter(image.class_name for image in images if image.class_name)
+    return {"count": len(images), "sha256": digest_of(images), "classes": dict(sorted(classes.items()))}
+
+
+def _dead(folder: Folder) -> list[Failure]:
+    words = "the unit has no gradient, not even when it is let through shut ReLUs"
+    return [Failure(key, "UNIT_DEAD", words) for key in folder.pictures if is_dead(folder, key)]
+
+
+def _thresholds(plan: Plan, standings: Sequence[Standing]) -> list[dict[str, Any]]:
+    """Hold the figures against the plan's limits; what is not known fails: nothing shows that it holds."""
+    lowest = {
+        "seed_agreement": _least(each.own.seed_agreement for each in standings),
+        "above_random": _least(
+            min(leads(each.own, each.random).values(), default=None) for each in standings
+        ),
+    }
+    return [
+        {"id": name, "limit": limit, "value": lowest.get(name), "passed": _holds(lowest.get(name), limit)}
+        for name, limit in sorted(plan.thresholds.items())
+    ]
+
+
+def _least(values: Iterable[float | None]) -> float | None:
+    """Return the least of some figures; None if one is not known."""
+    found = list(values)
+    return None if None in found else min((value for value in found if value is not None), default=None)
+
+
+def _holds(value: float | None, limit: float) -> bool:
+    return value is not None and value >= limit
+
+
+def _summary(
+    model: pb.Model,
+    units: Sequence[dict[str, Any]],
+    failed: Sequence[Failure],
+    thresholds: Sequence[dict[str, Any]],
+) -> list[str]:
+    """Say in a few sentences what was found."""
+    pictures = sum(len(unit["pictures"]) for unit in units)
+    lines = [
+        f"{_counted(pictures, 'picture')} of {_counted(len(units), 'unit')} of {model.name}/{model.version}"
+    ]
+    warned: dict[str, list[str]] = {}
+    for unit in units:
+        for verdict in unit["verdicts"]:
+            if verdict["level"] == WARNING and unit["name"] not in warned.setdefault(verdict["id"], []):
+                warned[verdict["id"]].append(unit["name"])
+    for about, names in warned.items():
+        lines.append(f"{_ABOUT[about]}: {_listed(names)}")
+    if not warned:
+        lines.append("no unit gave cause for a warning")
+    if failed:
+        lines.append(f"{_counted(len(failed), 'picture')} could not be made")
+    for threshold in thresholds:
+        value = "unknown" if threshold["value"] is None else f"{threshold['value']:.2f}"
+        verb = "holds" if threshold["passed"] else "FAILS"
+        lines.append(f"threshold {threshold['id']} {verb}: {value}, limit {threshold['limit']:g}")
+    return lines
+
+
+_ABOUT = {
+    "pictures": "no picture could be made",
+    "seed_agreement": "pictures that differ between seeds",
+    "held_out": "pictures that do not bear being moved",
+    "real_images": "pictures below most real images",
+    "selectivity": "pictures that other units answer to more",
+    "path": "pictures that the network processes otherwise than real images",
+    "control_seed_agreement": "pictures no more stable than the random network's",
+    "control_selectivity": "pictures no more specific than the random network's",
+    "control_transfer": "pictures no more transferable than the random network's",
+    "control_likeness": "pictures as like the random network's as another seed's",
+}
+
+
+def _listed(names: Sequence[str], most: int = 8) -> str:
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' if count != 1 else ''}"
