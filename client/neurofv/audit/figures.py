@@ -30,6 +30,7 @@ READING = (
         "The same network with its weights shuffled, visualized in the same way (Adebayo et al. 2018). A "
         "picture like its pictures, or no more stable than they are, tells nothing of what was learned.",
     ),
+    ("Others fire less", "Share of the layer's other units that fire less on the unit's own picture."),
     ("Times the best", "The activation in relation to the highest one on a real held-out image."),
     ("Rank", "Place of the unit among those of its layer on this picture; 1 is the strongest."),
     (
@@ -144,12 +145,9 @@ def _of_real_images(evaluations: Sequence[Mapping[str, Any]]) -> list[tuple[str,
     return bars
 
 
-def gravest(verdicts: Sequence[Mapping[str, str]]) -> Mapping[str, str]:
-    """Return the verdict that a reviewer should read first."""
-    known = [each for each in verdicts if each["level"] in LEVELS]
-    return min(
-        known, key=lambda each: _GRAVITY.index(each["level"]), default={"level": "unknown", "words": ""}
-    )
+def by_gravity(verdicts: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+    """Return verdicts in the order in which a reviewer should read them: the gravest first."""
+    return sorted(verdicts, key=lambda each: _GRAVITY.index(each["level"]))
 
 
 def thresholds(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
@@ -191,7 +189,7 @@ def shortcuts(report: Mapping[str, Any]) -> dict[str, Any]:
             "kind": "",
             "heading": heading,
             "found": [],
-            "tested": "The plan has no `probes`, or no images.",
+            "tested": "The plan asks for no probes, or names no images.",
         }
     tested = f"Tested: {', '.join(section['tested'])}."
     if not section["found"]:

@@ -132,6 +132,7 @@ class _Page:
         pictures = unit["pictures"]
         own = [picture for picture in pictures if picture["control"] == "none"]
         first = (own or pictures)[:1]
+        verdicts = figures.by_gravity(unit["verdicts"])
         return {
             "id": unit["id"],
             "name": unit["name"],
@@ -141,8 +142,8 @@ class _Page:
             "volume": self.album.volume(unit, first[0]) if first and self.script else None,
             "others": [self.album.still(unit, picture) for picture in pictures if picture not in first],
             "exemplars": [self.album.exemplar(unit, exemplar) for exemplar in unit["exemplars"]],
-            "verdicts": unit["verdicts"],
-            "worst": figures.gravest(unit["verdicts"]),
+            "verdicts": verdicts,
+            "worst": verdicts[0] if verdicts else {"level": "unknown"},
             "line": _line(unit, first),
             "agreement": _agreement(unit),
             "bars": figures.activation_bars(
@@ -214,6 +215,7 @@ def _agreement(unit: Mapping[str, Any]) -> list[dict[str, str]]:
     rows = []
     for strategy in dict.fromkeys([*unit["seed_agreement"], *unit["control"]]):
         seeds, control = unit["seed_agreement"].get(strategy) or {}, unit["control"].get(strategy) or {}
+        own = unit.get("figures", {}).get(strategy) or {}
         rows.append(
             {
                 "strategy": strategy,
@@ -221,6 +223,8 @@ def _agreement(unit: Mapping[str, Any]) -> list[dict[str, str]]:
                 "pairs": figures.number(seeds.get("pairs")),
                 "random": figures.number(control.get("seed_agreement")),
                 "own_vs_random": figures.number(control.get("own_vs_random")),
+                "selectivity": figures.percent(own.get("selectivity")),
+                "random_selectivity": figures.percent(control.get("selectivity")),
             }
         )
     return rows
@@ -286,6 +290,9 @@ def _tried(report: Mapping[str, Any]) -> list[tuple[str, Any]]:
     lines.append(("Seeds", ", ".join(str(seed) for seed in plan.get("seeds") or []) or figures.NONE))
     chosen = [name.replace("_", " ") for name, wanted in (plan.get("controls") or {}).items() if wanted]
     lines.append(("Controls", ", ".join(chosen) or "none"))
+    if images := report.get("images"):
+        classes = ", ".join(f"{count} of {name}" for name, count in images["classes"].items())
+        lines.append(("Real images", f"{images['count']}{f': {classes}' if classes else ''}"))
     lines.append(("Search for shortcuts", "yes" if report["shortcuts"] is not None else "no"))
     return lines
 

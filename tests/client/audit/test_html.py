@@ -116,6 +116,12 @@ def test_each_unit_has_its_pictures_figures_verdicts_and_exemplars(folder: Path)
     assert all(alts)
 
 
+def test_the_gravest_verdict_comes_first_and_stands_in_the_overview(folder: Path) -> None:
+    text = read(folder).text
+    assert text.index("Seeds of class-0 agree") < text.index("Fires harder than on every real image.")
+    assert "class-0 class 100 % 0.61 0.20 0.05 Warning" in text
+
+
 def test_the_model_is_told_with_its_layers_card_and_digests(folder: Path) -> None:
     page = read(folder)
     for words in ("cd" * 32, "ab" * 32, "40x48x40 voxels of 4 mm, LAS", "CC0-1.0", "Tells shapes apart."):
