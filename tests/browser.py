@@ -1,0 +1,181 @@
+"""Headless Chromium for tests, driven by its DevTools protocol through a pipe: no driver, no port."""
+
+import base64
+import json
+import os
+import select
+import shutil
+import subprocess
+import tempfile
+import time
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pytest
+
+_SECONDS = 60
+
+
+def find_chromium() -> str:
+    """Return the browser; skip the test without one, unless CI says that it must be there."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if found := shutil.which(name):
+            return found
+    if os.environ.get("CI"):
+        pytest.fail("no chromium; .ci/run installs it")
+    pytest.skip("needs chromium: apt-get install chromium")
+
+
+class Browser:
+    """A browser with one page; use it in a `with` statement.
+
+    Attributes
+    ----------
+    requests : list of str
+        Every address that the page has asked for.
+    complaints : list of str
+        What the page wrote to its console as warnings and errors, what it threw, what its policy forbade.
+    """
+
+    def __init__(self, width: int = 1400, height: int = 900, *options: str) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="neurofv-browser-", ignore_cleanup_errors=True)
+        self._ids, self._buffer = count(1), b""
+        self.requests: list[str] = []
+        self.complaints: list[str] = []
+        command = [
+            *(find_chromium(), "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
+            *("--no-first-run", "--disable-extensions", "--disable-background-networking", "--disable-sync"),
+            *("--hide-scrollbars", "--force-color-profile=srgb", "--remote-debugging-pipe"),
+            *(f"--user-data-dir={self._folder.name}", *options, "about:blank"),
+        ]
+        # Chromium reads its orders from descriptor 3 and answers on 4.
+        theirs, self._to = os.pipe()
+        self._from, answers = os.pipe()
+        shell = ["sh", "-c", f'exec "$@" 3<&{theirs} 4>&{answers}', "sh", *command]
+        # A group of its own: its helpers end with it.
+        self._process = subprocess.Popen(
+            shell, pass_fds=(theirs, answers), stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        os.close(theirs)
+        os.close(answers)
+        self._session: str | None = None
+        pages = self.call("Target.getTargets")["targetInfos"]
+        target = next(page["targetId"] for page in pages if page["type"] == "page")
+        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Network", "Log"):
+            self.call(f"{domain}.enable")
+        self.resize(width, height)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.wait(10)
+        os.close(self._to)
+        os.close(self._from)
+        self._folder.cleanup()
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Send an order of the DevTools protocol and return its result."""
+        order: dict[str, Any] = {"id": next(self._ids), "method": method, "params": parameters}
+        if self._session:
+            order["sessionId"] = self._session
+        os.write(self._to, json.dumps(order).encode() + b"\0")
+        end = time.monotonic() + _SECONDS
+        while (answer := self._next(end)).get("id") != order["id"]:
+            self._note(answer)
+        if "error" in answer:
+            raise RuntimeError(f"{method}: {answer['error']['message']}")
+        return answer["result"]
+
+    def _next(self, end: float) -> dict[str, Any]:
+        while b"\0" not in self._buffer:
+            if not select.select([self._from], [], [], max(end - time.monotonic(), 0))[0]:
+                raise TimeoutError(f"the browser did not answer within {_SECONDS} s")
+            if not (part := os.read(self._from, 1 << 20)):
+                raise RuntimeError("the browser has ended")
+            self._buffer += part
+        message, _, self._buffer = self._buffer.partition(b"\0")
+        return json.loads(message)
+
+    def _note(self, event: dict[str, Any]) -> None:
+        method, told = event.get("method"), event.get("params", {})
+        if method == "Network.requestWillBeSent":
+            self.requests.append(told["request"]["url"])
+        elif method == "Runtime.exceptionThrown":
+            details = told["exceptionDetails"]
+            self.complaints.append(details.get("exception", {}).get("description") or details["text"])
+        elif method == "Runtime.consoleAPICalled" and told["type"] in ("error", "warning", "assert"):
+            self.complaints.append(" ".join(str(value.get("value")) for value in told["args"]))
+        elif method == "Log.entryAdded" and told["entry"]["level"] in ("error", "warning"):
+            self.complaints.append(f"{told['entry']['text']} {told['entry'].get('url', '')}".strip())
+
+    def open(self, address: str) -> None:
+        """Go to an address, and return when its page is loaded."""
+        # By name: a part of the address behind # alone would load nothing.
+        self.call("Page.navigate", url=address)
+        self.wait("document.readyState === 'complete' && location.href !== 'about:blank'")
+
+    def run(self, script: str) -> Any:
+        """Return the value of an expression of JavaScript; promises are awaited."""
+        found = self.call(
+            "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True, userGesture=True
+        )
+        if "exceptionDetails" in found:
+            raise RuntimeError(found["exceptionDetails"]["exception"].get("description", script))
+        return found["result"].get("value")
+
+    def wait(self, script: str, seconds: float = 20) -> Any:
+        """Return the value of an expression as soon as it is true."""
+        end = time.monotonic() + seconds
+        while not (value := self.run(script)):
+            if time.monotonic() > end:
+                raise AssertionError(f"within {seconds} s this did not come true: {script}")
+            time.sleep(0.05)
+        return value
+
+    def text(self, selector: str) -> str:
+        """Return the visible text of the first element that a selector finds, or an empty one."""
+        return self.run(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''")
+
+    def click(self, selector: str) -> None:
+        """Click the first element that a selector finds."""
+        self.run(f"document.querySelector({json.dumps(selector)}).click()")
+
+    def press(self, key: str, times: int = 1) -> None:
+        """Press a key, such as `Tab`, `Enter` or `ArrowRight`, where the focus is."""
+        codes = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39}
+        codes |= {"ArrowDown": 40, "Home": 36, "End": 35, " ": 32}
+        shown = {"key": key, "code": "Space" if key == " " else key, "windowsVirtualKeyCode": codes[key]}
+        text = {"Enter": "\r", " ": " "}.get(key, "")
+        for _ in range(times):
+            self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **shown)
+            self.call("Input.dispatchKeyEvent", type="keyUp", **shown)
+
+    def type(self, text: str) -> None:
+        """Write a text where the focus is."""
+        self.call("Input.insertText", text=text)
+
+    def resize(self, width: int, height: int = 900, dark: bool = False) -> None:
+        """Show the page in a window of another size, as on a phone below 500 pixels."""
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            **{"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500},
+        )
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
+
+    def screenshot(self, file: Path, whole: bool = True) -> Path:
+        """Write a picture (PNG) of the whole page, or of what the window shows of it."""
+        found = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+        file.write_bytes(base64.b64decode(found["data"]))
+        return file
+
+    def overflow(self) -> int:
+        """Return by how many pixels the page is wider than the window."""
+        return self.run("document.documentElement.scrollWidth - document.documentElement.clientWidth")
