@@ -1,6 +1,7 @@
 """Headless Chromium for tests, driven by its DevTools protocol through a pipe: no driver, no port."""
 
 import base64
+import fcntl
 import json
 import os
 import select
@@ -8,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +28,12 @@ def find_chromium() -> str:
     if os.environ.get("CI"):
         pytest.fail("no chromium; .ci/run installs it")
     pytest.skip("needs chromium: apt-get install chromium")
+
+
+def _closing(ends: tuple[int, int]) -> Iterator[int]:
+    for end in ends:
+        yield end
+        os.close(end)
 
 
 class Browser:
@@ -50,10 +58,10 @@ class Browser:
             *("--hide-scrollbars", "--force-color-profile=srgb", "--remote-debugging-pipe"),
             *(f"--user-data-dir={self._folder.name}", *options, "about:blank"),
         ]
-        # Chromium reads its orders from descriptor 3 and answers on 4.
-        theirs, self._to = os.pipe()
-        self._from, answers = os.pipe()
-        shell = ["sh", "-c", f'exec "$@" 3<&{theirs} 4>&{answers}', "sh", *command]
+        # Chromium reads its orders from descriptor 3 and answers on 4; higher ones are in nobody's way.
+        theirs, self._to = (fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in _closing(os.pipe()))
+        self._from, answers = (fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in _closing(os.pipe()))
+        shell = ["bash", "-c", f'exec "$@" 3<&{theirs} 4>&{answers}', "bash", *command]
         # A group of its own: its helpers end with it.
         self._process = subprocess.Popen(
             shell, pass_fds=(theirs, answers), stderr=subprocess.DEVNULL, start_new_session=True
@@ -131,9 +139,10 @@ class Browser:
         return found["result"].get("value")
 
     def wait(self, script: str, seconds: float = 20) -> Any:
-        """Return the value of an expression as soon as it is true."""
+        """Return the value of an expression as soon as it is true; an element counts as such."""
         end = time.monotonic() + seconds
-        while not (value := self.run(script)):
+        asked = f"Promise.resolve({script}).then((value) => value instanceof Node || value)"
+        while not (value := self.run(asked)):
             if time.monotonic() > end:
                 raise AssertionError(f"within {seconds} s this did not come true: {script}")
             time.sleep(0.05)

@@ -1,7 +1,5 @@
 // Curves over steps, as SVG.
 
-import { figure } from "./words.js";
-
 const SVG = "http://www.w3.org/2000/svg";
 const [LEFT, RIGHT, TOP, BOTTOM] = [52, 12, 10, 30];
 // More points than this a chart of this size does not show.
@@ -19,11 +17,12 @@ function ticks(low, high, count) {
   const rough = (high - low) / count;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= rough);
+  const digits = Math.min(Math.max(-Math.floor(Math.log10(step) + 1e-9), 0), 6);
   const found = [];
   for (let value = Math.ceil(low / step) * step; value <= high + step / 1e6; value += step) {
     found.push(Math.abs(value) < step / 1e6 ? 0 : value);
   }
-  return found;
+  return found.map((value) => [value, value.toFixed(digits).replace("-", "−")]);
 }
 
 function thinned(points) {
@@ -48,13 +47,13 @@ export function draw(chart, series, steps) {
   const x = (step) => LEFT + (step / last) * (width - LEFT - RIGHT);
   const y = (value) => TOP + (1 - (value - low) / (high - low)) * (height - TOP - BOTTOM);
   const parts = [];
-  for (const value of ticks(low, high, 4)) {
+  for (const [value, text] of ticks(low, high, 4)) {
     parts.push(node("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y(value), y2: y(value) }));
-    parts.push(node("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, figure(value)));
+    parts.push(node("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, text));
   }
-  for (const step of ticks(0, last, width < 360 ? 3 : 5)) {
+  for (const [step, text] of ticks(0, last, width < 360 ? 3 : 5)) {
     const anchor = x(step) > width - RIGHT - 14 ? "end" : "middle";
-    parts.push(node("text", { x: x(step), y: height - BOTTOM + 16, "text-anchor": anchor }, String(step)));
+    parts.push(node("text", { x: x(step), y: height - BOTTOM + 16, "text-anchor": anchor }, text));
   }
   series.forEach((points, index) => {
     const shown = thinned(points.filter(([, value]) => Number.isFinite(value)));

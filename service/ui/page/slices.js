@@ -28,12 +28,14 @@ function table(colour) {
 const COLOURS = { gray: table(gray), diverging: table(diverging) };
 
 export class Slices {
-  constructor(parent, moved) {
+  constructor(parent, signal) {
+    this.parent = parent;
     this.volume = null;
     this.position = null;
-    this.moved = moved;
     this.views = VIEWS.map((view) => this.build(view, parent));
-    new ResizeObserver(() => this.draw()).observe(parent);
+    const redraw = new ResizeObserver(() => this.draw());
+    redraw.observe(parent);
+    signal.addEventListener("abort", () => redraw.disconnect());
   }
 
   build(view, parent) {
@@ -64,7 +66,6 @@ export class Slices {
 
   move(axis, index, draw = true) {
     this.position[axis] = Math.min(Math.max(index, 0), this.volume.shape[axis] - 1);
-    this.touched = true;
     if (draw) this.draw();
   }
 
@@ -76,6 +77,11 @@ export class Slices {
   show(volume, colours) {
     this.volume = volume;
     this.colours = COLOURS[colours];
+    // The same scale in all three.
+    VIEWS.forEach(({ name, across }) => {
+      const millimetres = volume.shape[across] * volume.voxel[across];
+      this.parent.style.setProperty(`--${name.toLowerCase()}`, `${millimetres}fr`);
+    });
     this.position ??= volume.shape.map((size) => size >> 1);
     this.draw();
   }
@@ -83,7 +89,6 @@ export class Slices {
   draw() {
     if (!this.volume) return;
     this.views.forEach((view) => this.drawView(view));
-    this.moved?.(this.position, this.volume);
   }
 
   drawView(view) {

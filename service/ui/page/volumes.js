@@ -24,7 +24,7 @@ export class Volumes {
     this.follows = true;
     this.chosen = "volume";
     by("views").replaceChildren();
-    this.slices = new Slices(by("views"));
+    this.slices = new Slices(by("views"), signal);
     by("waiting").hidden = false;
     by("controls").hidden = true;
     this.listen();

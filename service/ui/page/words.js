@@ -1,14 +1,12 @@
 // Names and numbers for people.
 
-const COMPARISONS = { COMPARISON_DISTANCE: "distance", COMPARISON_CARICATURE: "caricature" };
-
 function unitName(term) {
   if (term.class_logit) return term.class_logit.class_name;
   if (term.whole_layer) return `${term.whole_layer.layer} (whole layer)`;
   if (term.direction) return `${term.direction.layer} (direction)`;
   if (term.subject_activations) {
     const { layer, comparison } = term.subject_activations;
-    return `${layer} (${COMPARISONS[comparison] ?? "subject's activations"})`;
+    return `${layer} (${comparison === "COMPARISON_CARICATURE" ? "caricature" : "inversion"})`;
   }
   const unit = term.neuron ?? term.channel ?? {};
   return `${unit.layer}:${unit.channel ?? 0}`;
