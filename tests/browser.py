@@ -188,3 +188,53 @@ class Browser:
     def overflow(self) -> int:
         """Return by how many pixels the page is wider than the window."""
         return self.run("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+
+    def nameless(self) -> list[str]:
+        """Return the roles of what can be operated or is a picture, but has no name for a screen reader."""
+        self.call("Accessibility.enable")
+        kinds = {"button", "link", "textbox", "slider", "combobox", "checkbox", "image", "progressbar"}
+        nodes = self.call("Accessibility.getFullAXTree")["nodes"]
+        return [
+            node["role"]["value"]
+            for node in nodes
+            if not node.get("ignored")
+            and node["role"]["value"] in kinds
+            and not node.get("name", {}).get("value")
+        ]
+
+    def faint(self) -> list[str]:
+        """Return visible texts whose contrast to their ground is below 4.5 (WCAG 2.1 AA)."""
+        return self.run(_FAINT)
+
+
+_FAINT = """
+(() => {
+  const parse = (color) => {
+    const [r, g, b, a = 1] = color.match(/[0-9.]+/g).map(Number);
+    return { rgb: [r, g, b], a };
+  };
+  const light = (rgb) => rgb.map((v) => v / 255)
+    .map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = (element) => {
+    for (let at = element; at; at = at.parentElement) {
+      const found = parse(getComputedStyle(at).backgroundColor);
+      if (found.a > 0.99) return found.rgb;
+    }
+    return [255, 255, 255];
+  };
+  const faint = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const text = walker.currentNode.textContent.trim();
+    const element = walker.currentNode.parentElement;
+    if (!text || !element.checkVisibility() || element.closest("script, style, noscript")) continue;
+    const style = getComputedStyle(element);
+    const ink = element instanceof SVGElement ? style.fill : style.color;
+    const [a, b] = [light(parse(ink).rgb), light(ground(element))];
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < 4.5) faint.push(`${text}: ${ratio.toFixed(2)}`);
+  }
+  return faint;
+})()
+"""
