@@ -48,7 +48,8 @@ class File:
     pieces: AsyncGenerator[bytes, None]
 
 
-Answer = dict[str, Any] | File
+# Messages are turned into JSON by whoever sends them, outside the event loop.
+Answer = Message | dict[str, Any] | File
 
 
 @dataclass(frozen=True)
@@ -113,16 +114,16 @@ class Api:
         return {"name": principal.name, "role": principal.role.name.lower()}
 
     async def _list_models(self, names: dict[str, str], query: Query) -> Answer:
-        return _plain(await self._models.ListModels(models_pb.ListModelsRequest(), _NO_CALL))
+        return await self._models.ListModels(models_pb.ListModelsRequest(), _NO_CALL)
 
     async def _model(self, names: dict[str, str], query: Query) -> Answer:
         asked = models_pb.GetModelRequest(name=names["model"], version=int(names["version"]))
-        return _plain(await self._models.GetModel(asked, _NO_CALL))
+        return await self._models.GetModel(asked, _NO_CALL)
 
     async def _list_jobs(self, names: dict[str, str], query: Query) -> Answer:
         asked = pb.ListJobsRequest(page_size=_PAGE, page_token=query.get("page_token", ""))
         page, more = await self._jobs.page(asked)
-        jobs = [await self._brief(record) | _plain(summary(record)) for record in page]
+        jobs = [await self._brief(record) | plain(summary(record)) for record in page]
         return {"jobs": jobs, "next_page_token": more}
 
     async def _brief(self, record: Record) -> dict[str, Any]:
@@ -135,14 +136,14 @@ class Api:
                 return {"model": record.model}
             request = event.accepted.request
             known = {"model": record.model, "steps": request.steps, "others": len(request.batch)}
-            known["objective"] = _plain(request.objective)
+            known["objective"] = plain(request.objective)
             self._briefs[record.id] = known
             while len(self._briefs) > _REMEMBERED:
                 self._briefs.popitem(last=False)
         return known
 
     async def _job(self, names: dict[str, str], query: Query) -> Answer:
-        return _plain(await self._jobs.GetJob(pb.GetJobRequest(name=f"jobs/{names['job']}"), _NO_CALL))
+        return await self._jobs.GetJob(pb.GetJobRequest(name=f"jobs/{names['job']}"), _NO_CALL)
 
     async def _events(self, names: dict[str, str], query: Query) -> Answer:
         after = query.get("after", "0")
@@ -151,7 +152,7 @@ class Api:
         record = await self._desk.find(f"jobs/{names['job']}")
         watch = Watch(self._desk, record, self._metrics)
         events, last = await watch.page(int(after), _MOST_EVENTS, _LONGEST_WAIT)
-        return {"events": [_plain(event) for event in events], "last": last}
+        return {"events": events, "last": last}
 
     async def _volume(self, names: dict[str, str], query: Query) -> Answer:
         asked = pb.ReadVolumeRequest(name=f"jobs/{names['job']}", volume=names["volume"])
@@ -170,6 +171,6 @@ def _route(path: str, method: str, answer: Callable[[dict[str, str], Query], Awa
     return Route(re.compile(path), method, answer)
 
 
-def _plain(message: Message) -> dict[str, Any]:
-    """Return a message as its JSON, with the contract's own names."""
+def plain(message: Message) -> dict[str, Any]:
+    """Return a message as what JSON is made of, with the contract's own names."""
     return MessageToDict(message, preserving_proto_field_name=True)

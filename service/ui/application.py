@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 import grpc
+from google.protobuf.message import Message
 from google.rpc import status_pb2
 
 from service.errors import Draining, StorageBusy
@@ -20,7 +21,7 @@ from service.security.identity import LOCAL, Principal, set_caller
 from service.security.refusals import Refusal
 from service.security.transport import is_loopback
 from service.status import code_of, reason_of, resource_of, to_status
-from service.ui.api import Api, File, Route
+from service.ui.api import Answer, Api, File, Route, plain
 
 # Half of the port's places: probes and metrics always find one.
 _MOST_AT_ONCE = 32
@@ -109,7 +110,7 @@ class Ui:
             return _text(start_response, "503 Service Unavailable", words, ("Retry-After", "2"))
         route, names = self._api.find(path) or (None, {})
         principal: Principal | None = None
-        answer: dict[str, Any] | File = {}
+        answer: Answer = {}
         try:
             principal = self._who(str(environ.get("HTTP_AUTHORIZATION", "")))
             if route is None:
@@ -223,8 +224,9 @@ def _text(start_response: StartResponse, status: str, words: str, *more: tuple[s
     return _send(start_response, status, "text/plain; charset=utf-8", f"{words}\n".encode(), *more)
 
 
-def _json(start_response: StartResponse, found: dict[str, Any]) -> list[bytes]:
-    return _send(start_response, "200 OK", "application/json", json.dumps(found).encode())
+def _json(start_response: StartResponse, found: Message | dict[str, Any]) -> list[bytes]:
+    body = json.dumps(found, default=plain).encode()
+    return _send(start_response, "200 OK", "application/json", body)
 
 
 def _refuse(start_response: StartResponse, status: status_pb2.Status) -> list[bytes]:
