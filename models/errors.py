@@ -133,23 +133,35 @@ class ExportFailed(ModelError):
         return f"ONNX export failed: {self.reason}"
 
 
-class OnnxUnreadable(ModelError):
-    """A model file is damaged, beyond the bounds, or no network of one volume.
+class SourceUnusable(ModelError):
+    """What somebody gave for a bundle to be made of cannot be used.
 
     Parameters
     ----------
-    file : str
-        The file's name, without its folder.
+    name : str
+        Of the file or folder, without the one that it lies in.
     reason : str
         What is wrong and what to do about it.
     """
 
-    def __init__(self, file: str, reason: str) -> None:
-        self.file, self.reason = file, reason
-        super().__init__(file, reason)
+    def __init__(self, name: str, reason: str) -> None:
+        self.name, self.reason = name, reason
+        super().__init__(name, reason)
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.reason}"
+        return f"{self.name}: {self.reason}"
+
+
+class OnnxUnreadable(SourceUnusable):
+    """A model file is damaged, beyond the bounds, or no network of one volume."""
+
+
+class ImageUnusable(SourceUnusable):
+    """An image that was given with a model cannot be used."""
+
+
+class MonaiBundleUnusable(SourceUnusable):
+    """A folder is no MONAI bundle, or its network cannot be made."""
 
 
 class OnnxUnsupported(ModelError):

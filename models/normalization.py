@@ -15,7 +15,38 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Rule(BaseModel):
+    """What every rule can do."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @property
+    def words(self) -> str:
+        """The rule as half a sentence."""
+        raise NotImplementedError
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """Bring an image to model units.
+
+        Parameters
+        ----------
+        image : numpy.ndarray
+            Intensities in the scanner's units, any shape.
+
+        Returns
+        -------
+        numpy.ndarray
+            float32, same shape.
+
+        Raises
+        ------
+        ValueError
+            If the image holds NaN or infinity, is zero everywhere, or has nothing that the rule can take its
+            figures from.
+        """
+        return np.asarray(self._model(np.asarray(image, np.float32)), np.float32)
+
+    def _model(self, image: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
 
 
 class Quantile(_Rule):
@@ -67,26 +98,8 @@ class Quantile(_Rule):
             raise ValueError(f"quantile {self.quantile} of the image's nonzero voxels is {q}, not positive")
         return q
 
-    def apply(self, image: np.ndarray) -> np.ndarray:
-        """Bring an image to model units; see `apply` of the module's other rules.
-
-        Parameters
-        ----------
-        image : numpy.ndarray
-            Intensities in the scanner's units, any shape.
-
-        Returns
-        -------
-        numpy.ndarray
-            float32, same shape.
-
-        Raises
-        ------
-        ValueError
-            As `scale`.
-        """
-        values = np.asarray(image, np.float32)
-        return np.asarray(values / np.float32(self.scale(values)))
+    def _model(self, image: np.ndarray) -> np.ndarray:
+        return np.asarray(image / np.float32(self.scale(image)))
 
 
 class ZScore(_Rule):
@@ -123,36 +136,18 @@ class ZScore(_Rule):
         of = "its nonzero voxels (0 stays 0)" if self.voxels == "nonzero" else "all voxels"
         return f"the image with mean {self.mean:g} and standard deviation {self.deviation:g} of {of}"
 
-    def apply(self, image: np.ndarray) -> np.ndarray:
-        """Bring an image to model units.
-
-        Parameters
-        ----------
-        image : numpy.ndarray
-            Intensities in the scanner's units, any shape.
-
-        Returns
-        -------
-        numpy.ndarray
-            float32, same shape.
-
-        Raises
-        ------
-        ValueError
-            If the image holds NaN or infinity, is zero everywhere or constant.
-        """
-        values = np.asarray(image, np.float32)
-        chosen = _chosen(values, self.voxels)
+    def _model(self, image: np.ndarray) -> np.ndarray:
+        values, chosen = image, _chosen(image, self.voxels)
         if self.clip != (0.0, 1.0):
-            low, high = np.quantile(values, self.clip)
-            values, chosen = np.clip(values, low, high), np.clip(chosen, low, high)
+            low, high = np.quantile(image, self.clip)
+            values, chosen = np.clip(image, low, high), np.clip(chosen, low, high)
         spread = float(chosen.std(dtype=np.float64))
         if spread <= 0:
             raise ValueError("the image is constant where its standard deviation is taken; it shows nothing")
         model = (values - chosen.mean(dtype=np.float64)) / spread * self.deviation + self.mean
         if self.voxels == "nonzero":
-            model = np.where(np.asarray(image) == 0, 0, model)
-        return np.asarray(model, np.float32)
+            model = np.where(image == 0, 0, model)
+        return np.asarray(model)
 
 
 class MinMax(_Rule):
@@ -185,29 +180,11 @@ class MinMax(_Rule):
         of = "its nonzero voxels" if self.voxels == "nonzero" else "all voxels"
         return f"the image stretched so that the quantiles {low:g} and {high:g} of {of} become 0 and 1"
 
-    def apply(self, image: np.ndarray) -> np.ndarray:
-        """Bring an image to model units.
-
-        Parameters
-        ----------
-        image : numpy.ndarray
-            Intensities in the scanner's units, any shape.
-
-        Returns
-        -------
-        numpy.ndarray
-            float32, same shape, within 0 to 1.
-
-        Raises
-        ------
-        ValueError
-            If the image holds NaN or infinity, is zero everywhere, or the two quantiles are equal.
-        """
-        values = np.asarray(image, np.float32)
-        low, high = np.quantile(_chosen(values, self.voxels), self.quantiles)
+    def _model(self, image: np.ndarray) -> np.ndarray:
+        low, high = np.quantile(_chosen(image, self.voxels), self.quantiles)
         if low >= high:
             raise ValueError(f"quantiles {self.quantiles} of the image are both {low:g}; it shows nothing")
-        return np.asarray(np.clip((values - low) / (high - low), 0, 1), np.float32)
+        return np.asarray(np.clip((image - low) / (high - low), 0, 1))
 
 
 class Unchanged(_Rule):
@@ -226,25 +203,8 @@ class Unchanged(_Rule):
         """The rule as half a sentence."""
         return "the image's own"
 
-    def apply(self, image: np.ndarray) -> np.ndarray:
-        """Return an image as it is.
-
-        Parameters
-        ----------
-        image : numpy.ndarray
-            Any shape.
-
-        Returns
-        -------
-        numpy.ndarray
-            float32, same shape.
-
-        Raises
-        ------
-        ValueError
-            If the image holds NaN or infinity.
-        """
-        return _chosen(np.asarray(image, np.float32), "all").reshape(np.shape(image))
+    def _model(self, image: np.ndarray) -> np.ndarray:
+        return _chosen(image, "all").reshape(image.shape)
 
 
 Normalization = Annotated[Quantile | ZScore | MinMax | Unchanged, Field(discriminator="kind")]

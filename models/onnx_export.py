@@ -46,28 +46,52 @@ def export_onnx(network: nn.Module, input_shape: Sequence[int]) -> bytes:
     """
     if network.training:
         raise ExportFailed("the network is in training mode; call eval() first")
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "model.onnx"
+        write_onnx(network, input_shape, file, "logits")
+        model = file.read_bytes()
+    check_onnx(model, network, input_shape)
+    return model
+
+
+def write_onnx(network: nn.Module, input_shape: Sequence[int], file: Path, output: str) -> None:
+    """Write a network as ONNX, unchecked.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        In eval mode.
+    input_shape : sequence of int
+        Spatial shape of the input in voxels.
+    file : Path
+        Where.
+    output : str
+        Name of the output; the input is named ``volume``, and both have a free batch.
+
+    Raises
+    ------
+    ExportFailed
+        If torch cannot write it.
+    """
+    parameter = next(network.parameters(), torch.zeros(()))
     # torch's exporter built on torch.export writes stack traces with this machine's paths into the model and
     # depends on onnxscript; the older one gives a third of the size, holds no path and needs no
     # further package.
-    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as scratch:
-        warnings.simplefilter("ignore", DeprecationWarning)
-        file = Path(scratch) / "model.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         try:
             torch.onnx.export(
                 network,
-                (torch.zeros(1, 1, *input_shape),),
+                (torch.zeros(1, 1, *input_shape, device=parameter.device),),
                 file,
                 dynamo=False,
                 opset_version=OPSET,
                 input_names=["volume"],
-                output_names=["logits"],
-                dynamic_axes={"volume": {0: "batch"}, "logits": {0: "batch"}},
+                output_names=[output],
+                dynamic_axes={"volume": {0: "batch"}, output: {0: "batch"}},
             )
         except Exception as error:  # the exporter's own errors have no common base
             raise ExportFailed(f"{type(error).__name__}: {str(error)[:300]}") from error
-        model = file.read_bytes()
-    check_onnx(model, network, input_shape)
-    return model
 
 
 def check_onnx(model: bytes, network: nn.Module, input_shape: Sequence[int]) -> None:

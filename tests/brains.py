@@ -7,7 +7,6 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-from nilearn import datasets, image
 from scipy import ndimage
 
 SHAPE = (91, 109, 91)
@@ -23,6 +22,9 @@ def _smooth_field(rng: np.random.Generator, sigma: float) -> np.ndarray:
 
 
 def _template() -> tuple[np.ndarray, np.ndarray]:
+    # Takes seconds to load, in every process that collects tests.
+    from nilearn import datasets, image
+
     grid = {"target_affine": AFFINE, "target_shape": SHAPE, "force_resample": True, "copy_header": True}
     brain = image.resample_img(datasets.load_mni152_template(resolution=2), **grid)
     mask = image.resample_img(datasets.load_mni152_brain_mask(resolution=2), interpolation="nearest", **grid)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from dataclasses import replace
@@ -103,14 +102,6 @@ def _judged(found: neurofv.Visualization, bundle: Bundle, seconds: float) -> dic
     }
 
 
-def _same_as_native(server: RunningServer, found: neurofv.Visualization, steps: int) -> float:
-    """Return the correlation with the picture of the same unit of the native bundle."""
-    with neurofv.Client(server.target) as client:
-        native = client.visualize(SHIPPED, steps=steps, seed=SEED, class_name="sphere")
-    ours, theirs = (np.asarray(each.volume.nifti().dataobj).ravel() for each in (found, native))
-    return float(np.corrcoef(ours, theirs)[0, 1])
-
-
 def _draw(shown: list[tuple[Case, neurofv.Visualization]]) -> None:
     figure = Figure(figsize=(3 * len(shown), 3.6), facecolor="black")
     for index, (case, found) in enumerate(shown):
@@ -120,7 +111,7 @@ def _draw(shown: list[tuple[Case, neurofv.Visualization]]) -> None:
         title = f"{case.words.replace(', ', chr(10), 1)}\n{found.evaluation.terms[0].unit}"
         axes.set_title(title, color="white", fontsize=7)
         axes.axis("off")
-    figure.tight_layout()
+    figure.subplots_adjust(0.01, 0.02, 0.99, 0.8, 0.04)
     figure.savefig(PICTURE, dpi=110, facecolor="black")
 
 
@@ -142,7 +133,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
 def _pictures(
     bundles: list[tuple[Case, Bundle]], repository: Path, steps: int
 ) -> tuple[list[dict[str, Any]], list[tuple[Case, neurofv.Visualization]]]:
-    """Visualize a unit of each network by a real server; of the shipped one, beside its native bundle."""
+    """Visualize a unit of each network by a real server."""
     rows: list[dict[str, Any]] = []
     shown: list[tuple[Case, neurofv.Visualization]] = []
     server = RunningServer(repository)
@@ -151,8 +142,6 @@ def _pictures(
             began = time.perf_counter()
             found = _visualize(server, case, bundle, steps)
             rows.append(_judged(found, bundle, time.perf_counter() - began))
-            if case.exporters == ("shipped",):
-                rows[-1]["correlation_with_native"] = _same_as_native(server, found, steps)
             shown.append((case, found))
     finally:
         server.stop()
@@ -170,7 +159,6 @@ def main(
     with tempfile.TemporaryDirectory() as scratch:
         folder, repository = Path(scratch), Path(scratch) / "models"
         repository.mkdir()
-        shutil.copytree(ZOO / SHIPPED, repository / SHIPPED)
         images = some_images(folder, cohort)
         rows: list[dict[str, Any]] = []
         bundles: list[tuple[Case, Bundle]] = []

@@ -10,7 +10,7 @@ import nibabel
 import numpy as np
 from nibabel.processing import resample_from_to
 
-from models.errors import ModelError
+from models.errors import ImageUnusable
 from models.manifest import InputSpace
 from models.normalization import Normalization
 
@@ -19,25 +19,6 @@ _ENDINGS = (".nii", ".nii.gz", ".mgz", ".mgh")
 _WEIGHTED = "_T1w"
 # Quantiles that bound the model units of a cohort, whose single voxels may shine.
 _RANGE = (0.0005, 0.9995)
-
-
-class ImageUnusable(ModelError):
-    """An image that was given with a model cannot be used.
-
-    Parameters
-    ----------
-    file : str
-        Its name, or that of its folder.
-    reason : str
-        What is wrong and what to do about it.
-    """
-
-    def __init__(self, file: str, reason: str) -> None:
-        self.file, self.reason = file, reason
-        super().__init__(file, reason)
-
-    def __str__(self) -> str:
-        return f"{self.file}: {self.reason}"
 
 
 @dataclass(frozen=True)

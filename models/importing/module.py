@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from pydantic import JsonValue
 from torch import nn
 
 from models.architectures import REGISTRY
 from models.bundle import Bundle
-from models.errors import ExportFailed
 from models.importing.card import write_card
 from models.importing.facts import Facts
 from models.importing.images import Images, read_image, read_images
@@ -22,7 +19,7 @@ from models.importing.measuring import Track, measured_layers, prior_of, space_o
 from models.importing.network import classes_of, import_onnx, provenance
 from models.layers import layer_table
 from models.manifest import Architecture, Manifest
-from models.onnx_export import OPSET
+from models.onnx_export import write_onnx
 from models.onnx_graph.agreement import agreement
 from models.onnx_graph.reading import read_onnx
 from models.writing import write_bundle
@@ -78,7 +75,7 @@ def export_bundle(
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / f"{name}.onnx"
         with _as_evaluated(module):
-            _write(module, shape, file)
+            write_onnx(module, shape, file, "output")
             if not registered or hyperparameters is None:
                 return import_onnx(
                     file, repository, facts, reference, given, origin=origin, overwrite=overwrite, track=track
@@ -138,23 +135,3 @@ def _as_evaluated(module: nn.Module) -> Iterator[None]:
     finally:
         for each in training:
             each.training = True
-
-
-def _write(module: nn.Module, shape: tuple[int, int, int], file: Path) -> None:
-    parameter = next(module.parameters(), torch.zeros(()))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                module,
-                (torch.zeros(1, 1, *shape, device=parameter.device),),
-                file,
-                # The exporter that needs no further package; see models.onnx_export.
-                dynamo=False,
-                opset_version=OPSET,
-                input_names=["volume"],
-                output_names=["output"],
-                dynamic_axes={"volume": {0: "batch"}, "output": {0: "batch"}},
-            )
-    except Exception as error:  # the exporter's own errors have no common base
-        raise ExportFailed(f"{type(error).__name__}: {str(error)[:300]}") from error

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from models.bundle import Bundle
-from models.errors import ModelError
+from models.errors import MonaiBundleUnusable
 from models.importing.facts import UNSTATED, Facts
 from models.importing.measuring import Track
 from models.importing.module import export_bundle
@@ -25,25 +25,6 @@ _CONFIGURATIONS = (
     "train.yml",
 )
 _NETWORKS = ("network_def", "network")
-
-
-class MonaiBundleUnusable(ModelError):
-    """A folder is no MONAI bundle, or its network cannot be made.
-
-    Parameters
-    ----------
-    folder : str
-        The folder's name.
-    reason : str
-        What is wrong and what to do about it.
-    """
-
-    def __init__(self, folder: str, reason: str) -> None:
-        self.folder, self.reason = folder, reason
-        super().__init__(folder, reason)
-
-    def __str__(self) -> str:
-        return f"MONAI bundle {self.folder}: {self.reason}"
 
 
 def import_monai(

@@ -119,9 +119,9 @@ def test_method(choices: dict[str, Any], text: str) -> None:
         ({"class_name": "cube", "schedule": "wavy"}, "schedule", "constant, cosine"),
         ({"class_name": "cube", "precision": "double"}, "precision", "float32, bfloat16, float16"),
         ({"class_name": "cube", "transfer": "other/0"}, "transfer", "NAME/VERSION"),
-        ({"class_name": "cube", "subject": 3}, "subject", "NIfTI file's path"),
+        ({"class_name": "cube", "subject": 3}, "subject", "path of a NIfTI"),
         ({"class_name": "cube", "real_images": [b"a"]}, "real_images", "by class name"),
-        ({"class_name": "cube", "real_images": {"cube": 3}}, "real_images", "NIfTI file's path"),
+        ({"class_name": "cube", "real_images": {"cube": 3}}, "real_images", "path of a NIfTI"),
         (
             {"class_name": "cube", "regularizers": {"feature_distance": {"layer": 3}}},
             "regularizers.feature_distance.layer",

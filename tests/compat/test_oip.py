@@ -130,7 +130,7 @@ def test_triton_is_told_what_is_wrong(triton: dict) -> None:
     assert triton["wrong_name"] == [invalid, "inputs holds 'image'; send one tensor called 'volume'"]
     assert triton["wrong_output"] == [
         invalid,
-        "outputs[0].name is 'labels'; the outputs are logits and probabilities",
+        "outputs[0].name is 'labels'; lesion-shapes/1 gives logits and probabilities",
     ]
     assert triton["wrong_shape"] == [
         invalid,

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from monai.transforms import NormalizeIntensity, ScaleIntensity
 from pydantic import TypeAdapter
 
 from models.normalization import MinMax, Normalization, Quantile, Unchanged, ZScore
@@ -25,11 +24,15 @@ def image() -> np.ndarray:
 
 @pytest.mark.parametrize("nonzero", [True, False])
 def test_zscore_is_monais(image: np.ndarray, nonzero: bool) -> None:
+    from monai.transforms import NormalizeIntensity
+
     theirs = np.asarray(NormalizeIntensity(nonzero=nonzero)(image))
     np.testing.assert_allclose(ZScore(voxels="nonzero" if nonzero else "all").apply(image), theirs, atol=1e-5)
 
 
 def test_minmax_is_monais(image: np.ndarray) -> None:
+    from monai.transforms import ScaleIntensity
+
     np.testing.assert_allclose(MinMax().apply(image), np.asarray(ScaleIntensity()(image)), atol=1e-6)
 
 

@@ -77,12 +77,18 @@ def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch, tmp
         Settings()
 
 
-def test_the_stubs_are_those_of_the_contract(tmp_path: Path) -> None:
-    protos = sorted(path.relative_to(ROOT / "proto") for path in (ROOT / "proto").rglob("*.proto"))
+@pytest.mark.parametrize(
+    ("protos", "include", "home"),
+    [("neurofv/v1", "proto", "client"), ("inference", "service/oip=proto/inference", ".")],
+)
+def test_the_stubs_are_those_of_the_contract(protos: str, include: str, home: str, tmp_path: Path) -> None:
+    target = include.partition("=")[0] if "=" in include else protos
+    files = sorted(f"{target}/{path.name}" for path in (ROOT / "proto" / protos).glob("*.proto"))
     out = [f"--{kind}_out={tmp_path}" for kind in ("python", "pyi", "grpc_python")]
-    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT / 'proto'}", *out, *map(str, protos)]
-    subprocess.run(command, check=True, cwd=ROOT / "proto")
+    subprocess.run(
+        [sys.executable, "-m", "grpc_tools.protoc", f"-I{include}", *out, *files], check=True, cwd=ROOT
+    )
     made = sorted(tmp_path.rglob("*_pb2*"))
-    assert len(made) == 3 * len(protos)
+    assert len(made) == 3 * len(files) > 0
     for file in made:
-        assert file.read_bytes() == (ROOT / "client" / file.relative_to(tmp_path)).read_bytes(), file.name
+        assert file.read_bytes() == (ROOT / home / file.relative_to(tmp_path)).read_bytes(), file.name

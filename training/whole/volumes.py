@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from monai.transforms import (
-    Compose,
-    RandAdjustContrast,
-    RandBiasField,
-    RandFlip,
-    RandGaussianNoise,
-    RandSpatialCrop,
-    SpatialPad,
-    Transform,
-)
 from pydantic import JsonValue
 from torch import Tensor
 
 from training.cohort import INTENSITY_RANGE, Cohort, CohortError, normalize
 from training.fit import balanced
+
+if TYPE_CHECKING:
+    from monai.transforms import Compose
 
 
 def halve(volume: np.ndarray) -> np.ndarray:
@@ -136,16 +130,19 @@ class Augmentation:
 
     def transform(self, shape: tuple[int, ...]) -> Compose:
         """Build the transform of volumes of shape `(1, X, Y, Z)`."""
-        steps: list[Transform] = [RandFlip(prob=self.flip, spatial_axis=0)]
+        # MONAI takes seconds to load, and only who draws volumes needs it.
+        from monai import transforms
+
+        steps: list[transforms.Transform] = [transforms.RandFlip(prob=self.flip, spatial_axis=0)]
         if self.shift:
-            steps.append(SpatialPad([length + 2 * self.shift for length in shape]))
-            steps.append(RandSpatialCrop(list(shape), random_center=True, random_size=False))
+            steps.append(transforms.SpatialPad([length + 2 * self.shift for length in shape]))
+            steps.append(transforms.RandSpatialCrop(list(shape), random_center=True, random_size=False))
         if self.bias:
-            steps.append(RandBiasField(degree=3, coeff_range=(-self.bias, self.bias), prob=0.5))
-        steps.append(RandAdjustContrast(prob=0.5, gamma=self.gamma))
+            steps.append(transforms.RandBiasField(degree=3, coeff_range=(-self.bias, self.bias), prob=0.5))
+        steps.append(transforms.RandAdjustContrast(prob=0.5, gamma=self.gamma))
         if self.noise:
-            steps.append(RandGaussianNoise(prob=1.0, mean=0.0, std=self.noise, sample_std=True))
-        return Compose(steps)
+            steps.append(transforms.RandGaussianNoise(prob=1.0, mean=0.0, std=self.noise, sample_std=True))
+        return transforms.Compose(steps)
 
 
 class VolumeSampler:

@@ -155,13 +155,14 @@ def test_a_value_that_no_memory_holds_is_refused_before_it_is_made(folder: Path)
 def test_every_operator_that_is_not_covered_is_named(folder: Path) -> None:
     nodes = [
         helper.make_node("NonZero", ["x"], ["a"], "one"),
-        helper.make_node("Unique", ["x"], ["b"], "two"),
-        helper.make_node("Add", ["x", "x"], ["y"], "three"),
-        helper.make_node("Identity", ["a"], ["c"], "four"),
+        helper.make_node("Cast", ["a"], ["b"], "cast", to=TensorProto.FLOAT),
+        helper.make_node("ReduceMax", ["b"], ["c"], "largest", keepdims=0),
+        helper.make_node("Unique", ["x"], ["d"], "two"),
+        helper.make_node("ReduceMax", ["d"], ["e"], "most", keepdims=0),
+        helper.make_node("Add", ["c", "e"], ["f"], "both"),
+        helper.make_node("Add", ["x", "f"], ["y"], "three"),
     ]
     model = simple(nodes)
-    model.graph.output.extend([helper.make_tensor_value_info("b", TensorProto.FLOAT, ["found"])])
-    model.graph.output.extend([helper.make_tensor_value_info("c", TensorProto.INT64, [5, "found"])])
     file = folder / "bad.onnx"
     file.write_bytes(model.SerializeToString())
     said = run(file, folder)

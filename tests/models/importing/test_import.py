@@ -14,10 +14,10 @@ from torch import nn
 from typer.testing import CliRunner
 
 import models
-from models import BundleInvalid, OnnxUnreadable, read_bundle
+from models import BundleInvalid, ImageUnusable, OnnxUnreadable, read_bundle
 from models.__main__ import app
 from models.architectures import build
-from models.importing import Facts, ImageUnusable, export_bundle, import_onnx
+from models.importing import Facts, export_bundle, import_onnx
 from models.layers import layer_table
 from models.normalization import Quantile, ZScore
 from tests.models.importing.conftest import AFFINE, SHAPE, Small, brain

@@ -6,13 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from monai.networks.nets import UNet
 from typer.testing import CliRunner
 
-from models import read_bundle
+from models import MonaiBundleUnusable, read_bundle
 from models.__main__ import app
 from models.importing import Facts, import_monai
-from models.importing.monai import MonaiBundleUnusable
 from tests.models.importing.conftest import SHAPE
 
 NETWORK = {
@@ -58,6 +56,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def network() -> torch.nn.Module:
+    from monai.networks.nets import UNet
+
     torch.manual_seed(4)
     arguments: dict[str, Any] = {key: value for key, value in NETWORK.items() if key != "_target_"}
     return UNet(**arguments).eval()
