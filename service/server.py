@@ -42,6 +42,8 @@ from service.security.identity import SERVER
 from service.settings import Settings
 from service.storage.records import Change
 from service.storage.store import Store
+from service.ui.api import Api
+from service.ui.application import Ui
 from service.worker.process import WorkerProcess
 
 _OPTIONS = (
@@ -98,19 +100,20 @@ class Server:
             options=(*_OPTIONS, *self._doors.options),
             maximum_concurrent_rpcs=settings.max_calls,
         )
+        models, jobs = ModelService(self._repository), JobService(self._desk, metrics)
         self._operator = OperatorServer(
             (settings.http_host, settings.http_port),
             metrics.registry,
             lambda: self._dispatcher.ready,
             self._doors.http,
+            Ui(self._doors, Api(self._desk, models, jobs, metrics), metrics) if settings.ui else None,
         )
-        self._register(metrics)
+        self._register(models, jobs, metrics)
 
-    def _register(self, metrics: Metrics) -> None:
+    def _register(self, models: ModelService, jobs: JobService, metrics: Metrics) -> None:
         """Offer every service."""
         audit_service_pb2_grpc.add_AuditServiceServicer_to_server(AuditService(self._doors.audit), self._grpc)
-        model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(self._repository), self._grpc)
-        jobs = JobService(self._desk, metrics)
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(models, self._grpc)
         job_service_pb2_grpc.add_JobServiceServicer_to_server(jobs, self._grpc)
         operations_pb2_grpc.add_OperationsServicer_to_server(Operations(self._desk, jobs), self._grpc)
         visualization = VisualizationService(self._desk, metrics, self._inference)

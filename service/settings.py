@@ -35,8 +35,8 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address on which gRPC listens.")
     port: int = Field(50051, ge=0, le=65535, description="Port of gRPC; 0 lets the system choose.")
-    http_host: str = Field("127.0.0.1", description="Address of /metrics, /livez and /readyz.")
-    http_port: int = Field(8002, ge=0, le=65535, description="Port of /metrics, /livez and /readyz.")
+    http_host: str = Field("127.0.0.1", description="Address of /metrics, /livez, /readyz and /ui.")
+    http_port: int = Field(8002, ge=0, le=65535, description="Port of /metrics, /livez, /readyz and /ui.")
     repository: Path = Field(ZOO, description="Directory <repository>/<name>/<version>/ of bundles.")
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:<n>."
@@ -118,6 +118,9 @@ class Settings(BaseSettings):
         "auto", description="Reflection: auto asks for a credential wherever other calls do; on never does."
     )
     metrics_auth: bool = Field(False, description="Whether /metrics asks for a bearer token.")
+    ui: bool = Field(
+        True, description="Whether /ui shows models and jobs, to whoever may see them by gRPC too."
+    )
     audit_log: Path | None = Field(
         None, description="File of the audit log; absent: `audit.jsonl` in the folder data."
     )

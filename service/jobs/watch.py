@@ -1,6 +1,7 @@
 """A job's events, from any of them on, to whoever watches."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 
 from google.rpc import status_pb2
@@ -50,30 +51,74 @@ class Watch:
         Draining
             The server shuts down; the stream can be taken up again.
         """
+        job = await self._begin(after)
+        with self._metrics.watchers.track_inprogress():
+            async for event in self._from(job, after):
+                yield event
+        error = job.status if job else self._error(await self._again())
+        if error is not None:
+            raise JobFailed(error)
+
+    async def page(self, after: int, most: int, seconds: float) -> tuple[list[vis.VisualizeResponse], bool]:
+        """Return the next events behind one, for who asks again and again; volumes without their bytes.
+
+        Parameters
+        ----------
+        after : int
+            The last event that is known; 0 for none.
+        most : int
+            Events at once.
+        seconds : float
+            How long to wait if there is none yet.
+
+        Returns
+        -------
+        tuple of (list of VisualizeResponse, bool)
+            The events, and whether they are the job's last.
+
+        Raises
+        ------
+        SequenceOutOfRange, Draining
+            As with `events`.
+        """
+        job = await self._begin(after)
+        with self._metrics.watchers.track_inprogress():
+            end = time.monotonic() + seconds
+            while True:
+                news = job.news if job else None
+                over = job is None or job.over
+                found = (await self._behind(job, after))[:most]
+                if found or over or news is None:
+                    return found, over and len(found) < most
+                if self._desk.dispatcher.draining:
+                    raise Draining
+                try:
+                    await asyncio.wait_for(news.wait(), end - time.monotonic())
+                except TimeoutError:
+                    return [], False
+
+    async def _begin(self, after: int) -> Job | None:
+        """Return the job if it is live, once it is known that it has had the event."""
         job = await self._live()
         last = job.committed if job else (await self._again()).last_sequence
         if after > last:
             rule = f"is {after}, but the job's newest event is {last}; watch from there"
             raise SequenceOutOfRange("after_sequence", rule, newest=last)
-        self._metrics.watchers.inc()
-        try:
-            async for event in self._from(job, after):
-                yield event
-        finally:
-            self._metrics.watchers.dec()
-        error = job.status if job else self._error(await self._again())
-        if error is not None:
-            raise JobFailed(error)
+        return job
+
+    async def _behind(self, job: Job | None, after: int) -> list[vis.VisualizeResponse]:
+        """Return the committed events behind one, from memory or from the database."""
+        found = job.after(after) if job else None
+        if found is None:
+            found = await self._desk.read(self._desk.store.events, self._record.number, after, _PAGE)
+        return found
 
     async def _from(self, job: Job | None, after: int) -> AsyncIterator[vis.VisualizeResponse]:
         while True:
             # Before the events are read: what comes later wakes this watcher once more.
             news = job.news if job else None
             over = job is None or job.over
-            found = job.after(after) if job else None
-            if found is None:
-                number = self._record.number
-                found = await self._desk.read(self._desk.store.events, number, after, _PAGE)
+            found = await self._behind(job, after)
             for event in found:
                 async for part in self._parts(job, event):
                     yield part

@@ -1,5 +1,6 @@
-"""The operator's port: /metrics, /livez and /readyz."""
+"""The operator's port: /metrics, /livez, /readyz, and the page at /ui."""
 
+import io
 import socket
 import ssl
 import threading
@@ -28,6 +29,10 @@ class HttpDoor:
 
     context: Callable[[], ssl.SSLContext] | None = None
     may_read: Callable[[str], bool] | None = None
+
+
+# A WSGI application.
+Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -73,6 +78,10 @@ class _Quiet(WSGIRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the base class's name)
         """Say nothing: probes come every few seconds."""
 
+    def get_stderr(self) -> io.StringIO:
+        """Keep what wsgiref says of a reader who stopped reading out of the log, whose lines are JSON."""
+        return io.StringIO()
+
 
 class OperatorServer:
     """Serves metrics and probes from a thread of its own.
@@ -87,6 +96,8 @@ class OperatorServer:
         Whether the service takes requests.
     door : HttpDoor
         TLS and who may read.
+    ui : Application or None
+        Answers for /ui and below; None if there is no such page.
 
     Raises
     ------
@@ -100,10 +111,12 @@ class OperatorServer:
         registry: CollectorRegistry,
         is_ready: Callable[[], bool],
         door: HttpDoor,
+        ui: Application | None = None,
     ) -> None:
         self._metrics = make_wsgi_app(registry)
         self._is_ready = is_ready
         self._door = door
+        self._ui = ui
         host, port = address
         try:
             self._server = make_server(host, port, self._answer, server_class=_Server, handler_class=_Quiet)
@@ -133,10 +146,15 @@ class OperatorServer:
             headers = [("Content-Type", "text/plain; charset=utf-8"), ("WWW-Authenticate", "Bearer")]
             start_response("401 Unauthorized", headers)
             return [b"send a bearer token\n"]
+        if self._ui is not None and (path == "/ui" or str(path).startswith("/ui/")):
+            return self._ui(environ, start_response)
         ready = self._is_ready()
         status, text = {
             "/livez": ("200 OK", "alive"),
             "/readyz": ("200 OK", "ready") if ready else ("503 Service Unavailable", "not ready"),
-        }.get(str(path), ("404 Not Found", "there are /metrics, /livez and /readyz"))
+        }.get(str(path), ("404 Not Found", self._others()))
         start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
         return [f"{text}\n".encode()]
+
+    def _others(self) -> str:
+        return "there are /metrics, /livez" + (", /readyz and /ui" if self._ui else " and /readyz")

@@ -53,6 +53,11 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         self, request: pb.ListJobsRequest, context: grpc.aio.ServicerContext
     ) -> pb.ListJobsResponse:
         """List jobs, newest first."""
+        page, more = await self.page(request)
+        return pb.ListJobsResponse(jobs=[summary(record) for record in page], next_page_token=more)
+
+    async def page(self, request: pb.ListJobsRequest) -> tuple[list[Record], str]:
+        """Return the rows of a list that the caller may see, newest first, and the token of the next page."""
         size = request.page_size or _PAGE
         if size < 0:
             raise InvalidField("page_size", f"is {size}, but must be 0 (for {_PAGE}) to {_LARGEST_PAGE}")
@@ -67,12 +72,11 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         principal = caller()
         owner = request.owner if principal.role == Role.ADMIN else principal.name
         if request.owner and request.owner != owner:
-            return pb.ListJobsResponse()
+            return [], ""
         page = await self._desk.read(
             self._desk.store.page, owner, sorted(set(request.states)), request.model, int(token or 0), size
         )
-        more = str(page[-1].number) if len(page) == size else ""
-        return pb.ListJobsResponse(jobs=[summary(record) for record in page], next_page_token=more)
+        return page, str(page[-1].number) if len(page) == size else ""
 
     async def WatchJob(  # noqa: N802 (gRPC's name)
         self, request: pb.WatchJobRequest, context: grpc.aio.ServicerContext

@@ -64,6 +64,11 @@ class Doors:
             self._may_read if self._settings.metrics_auth else None,
         )
 
+    @property
+    def http_is_local(self) -> bool:
+        """Whether HTTP asks nobody who they are, because only this machine reaches it."""
+        return self.guard.is_open and is_loopback(self._settings.http_host)
+
     def listen(self, server: grpc.aio.Server) -> int:
         """Let gRPC listen; return the port.
 

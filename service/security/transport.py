@@ -59,6 +59,12 @@ def check_doors(settings: Settings) -> None:
             "NEUROFV_TOKENS, NEUROFV_JWT_KEYS or NEUROFV_TLS_CLIENT_CA, listen on 127.0.0.1, or accept it "
             "with NEUROFV_INSECURE=true (--insecure)"
         )
+    if settings.ui and not is_loopback(settings.http_host) and not authenticates(settings):
+        raise DoorsRefused(
+            f"NEUROFV_HTTP_HOST is {settings.http_host!r}, where everybody who reaches it would see all jobs "
+            "at /ui: set NEUROFV_TOKENS or NEUROFV_JWT_KEYS, set NEUROFV_UI=false, listen on 127.0.0.1, or "
+            "accept it with NEUROFV_INSECURE=true (--insecure)"
+        )
 
 
 def authenticates(settings: Settings) -> bool:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from neurofv import InvalidRequest
+from neurofv.cli import console
 from neurofv.cli.console import Display, reporting
 from neurofv.cli.groups import grouped
 from neurofv.cli.reading import (
@@ -157,6 +159,33 @@ def test_a_batch_shows_one_objective(capsys: pytest.CaptureFixture[str]) -> None
         follow(vis.Accepted(request=vis.VisualizeRequest(steps=2)))
         follow(vis.Progress(step=1, steps=2, objective=1.0, batch=batch))
     assert "mean objective 5.00 of 3 volumes" in capsys.readouterr().err
+
+
+def test_a_run_shows_its_curve(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for encoding, expected in (("utf-8", "objective 3.00 ▁▅█"), ("ascii", "objective 3.00")):
+        monkeypatch.setattr(console.Console, "encoding", encoding)
+        with Display() as display:
+            follow = display.follow("cube")
+            follow(vis.Accepted(request=vis.VisualizeRequest(steps=3)))
+            for step in (1, 2, 3):
+                follow(vis.Progress(step=step, steps=3, objective=float(step)))
+        shown = capsys.readouterr().err
+        assert expected in shown
+        assert ("▁" in shown) == (encoding == "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([], ""),
+        ([1.0, 1.0], "▁▁"),
+        ([0.0, 7.0, 3.0], "▁█▄"),
+        ([0.0, float("nan"), 1.0], "▁ █"),
+        (range(1000), "▁▁▂▂▃▃▄▄▅▅▆▆▇▇██"),
+    ],
+)
+def test_a_curve_of_any_length_fits_a_line(values: Sequence[float], expected: str) -> None:
+    assert console.sparkline(values) == expected
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])

@@ -1,8 +1,10 @@
 """What the command says: results on stdout, progress and errors on stderr."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
+from math import isfinite
 from statistics import fmean
 from types import TracebackType
 from typing import Self
@@ -28,6 +30,8 @@ from neurofv.v1 import visualization_service_pb2 as vis
 _WIDTH = None if sys.stdout.isatty() else 160
 out = Console(highlight=False, width=_WIDTH)
 err = Console(stderr=True, highlight=False)
+
+_LEVELS = "▁▂▃▄▅▆▇█"
 
 CANCELLED = "cancelled; the server stops within one step"
 
@@ -88,12 +92,34 @@ def _failure(message: str, code: int) -> typer.Exit:
     return typer.Exit(code)
 
 
-def _objective(event: vis.Progress) -> str:
-    """Say how a run stands: one number, however many volumes there are."""
-    if not event.batch:
-        return f"objective {event.objective:.2f}"
-    each = [event.objective, *(item.objective for item in event.batch)]
-    return f"mean objective {fmean(each):.2f} of {len(each)} volumes"
+class _Course:
+    """How a run stands: one number, however many volumes there are, and its curve so far."""
+
+    def __init__(self) -> None:
+        self._steps: list[float] = []
+
+    def take(self, event: vis.Progress) -> str:
+        """Return what is said after a step."""
+        each = [event.objective, *(item.objective for item in event.batch)]
+        self._steps.append(fmean(each))
+        text = f"objective {self._steps[-1]:.2f}"
+        if event.batch:
+            text = f"mean {text} of {len(each)} volumes"
+        return f"{text} {sparkline(self._steps)}" if "utf" in err.encoding.lower() else text
+
+
+def sparkline(values: Sequence[float], width: int = 16) -> str:
+    """Return a curve of one line: the means of as many equal parts of the values as there is room for."""
+    edges = [len(values) * part // width for part in range(width + 1)] if len(values) > width else None
+    parts = [fmean(values[a:b]) for a, b in pairwise(edges)] if edges else list(values)
+    finite = [part for part in parts if isfinite(part)]
+    if not finite:
+        return ""
+    low, span = min(finite), max(finite) - min(finite)
+    top = len(_LEVELS) - 1
+    return "".join(
+        _LEVELS[round(top * (part - low) / span) if span else 0] if isfinite(part) else " " for part in parts
+    )
 
 
 def _state(event: vis.StateChanged) -> str:
@@ -139,6 +165,7 @@ class Display:
     def follow(self, label: str) -> Callable[[Event], None]:
         """Return what is to be called with the events of a visualization, to show it as a bar."""
         task = self._bars.add_task(escape(label), total=None, state="", visible=False)
+        course = _Course()
 
         def on_event(event: Event) -> None:
             match event:
@@ -151,7 +178,7 @@ class Display:
                 case vis.StateChanged():
                     self._bars.update(task, state=_state(event))
                 case vis.Progress():
-                    self._bars.update(task, completed=event.step, state=_objective(event))
+                    self._bars.update(task, completed=event.step, state=course.take(event))
                     if self._overall is not None:
                         self._bars.advance(self._overall)
 

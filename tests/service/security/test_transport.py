@@ -193,6 +193,7 @@ TLS = {"tls_certificate": "a", "tls_key": "b"}
         (EVERYWHERE | {"tokens": "t"}, ["NEUROFV_HOST", "plaintext"]),
         (EVERYWHERE | TLS, ["NEUROFV_HOST", "admin", "NEUROFV_TOKENS", "NEUROFV_TLS_CLIENT_CA"]),
         ({"http_host": "::"}, ["NEUROFV_HTTP_HOST", "plaintext"]),
+        ({"http_host": "::"} | TLS, ["NEUROFV_HTTP_HOST", "/ui", "NEUROFV_TOKENS", "NEUROFV_UI=false"]),
         ({"tls_certificate": "a"}, ["NEUROFV_TLS_KEY"]),
         ({"tls_client_ca": "a"}, ["NEUROFV_TLS_CERTIFICATE"]),
         ({"jwt_keys": "a", "jwt_issuer": "i"}, ["NEUROFV_JWT_AUDIENCE"]),
@@ -205,6 +206,11 @@ def test_open_doors_are_refused_with_the_remedies(chosen: dict, words: list[str]
     with pytest.raises(DoorsRefused) as caught:
         check_doors(Settings(**chosen))
     assert [word for word in words if word not in str(caught.value)] == []
+
+
+@pytest.mark.parametrize("more", [{"ui": False}, {"tokens": "t"}, {"insecure": True}])
+def test_jobs_are_not_shown_to_a_network_unsaid(more: dict) -> None:
+    check_doors(Settings(http_host="0.0.0.0", **TLS, **more))
 
 
 @pytest.mark.parametrize(

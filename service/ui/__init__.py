@@ -1,0 +1,1 @@
+"""The page at /ui: models, jobs, and a volume as it forms. It reads and changes nothing."""

@@ -1,0 +1,238 @@
+"""The page's HTTP side: files for everybody, data for whoever may read it by gRPC too."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from concurrent.futures import CancelledError
+from importlib.resources import files
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
+
+import grpc
+from google.protobuf.message import Message
+from google.rpc import status_pb2
+
+from service.errors import Draining, StorageBusy
+from service.observability.metrics import Metrics
+from service.security.doors import Doors
+from service.security.guard import as_refusal
+from service.security.identity import LOCAL, Principal, set_caller
+from service.security.refusals import Refusal
+from service.security.transport import is_loopback
+from service.status import code_of, reason_of, resource_of, to_status
+from service.ui.api import Answer, Api, File, Route, plain
+
+# Half of the port's places: probes and metrics always find one.
+_MOST_AT_ONCE = 32
+# Longer than any wait for news, and than a disk that is slow.
+_SECONDS = 40.0
+_KINDS = {
+    "html": "text/html; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml",
+}
+_HEADERS = [
+    (
+        "Content-Security-Policy",
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'",
+    ),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+    # Neither volumes nor names of jobs stay behind in a browser.
+    ("Cache-Control", "no-store"),
+]
+_STATUSES = {
+    grpc.StatusCode.INVALID_ARGUMENT: "400 Bad Request",
+    grpc.StatusCode.OUT_OF_RANGE: "400 Bad Request",
+    grpc.StatusCode.UNAUTHENTICATED: "401 Unauthorized",
+    grpc.StatusCode.PERMISSION_DENIED: "403 Forbidden",
+    grpc.StatusCode.NOT_FOUND: "404 Not Found",
+    grpc.StatusCode.RESOURCE_EXHAUSTED: "429 Too Many Requests",
+    grpc.StatusCode.UNAVAILABLE: "503 Service Unavailable",
+}
+_Answer = TypeVar("_Answer")
+StartResponse = Callable[..., Any]
+
+
+class Ui:
+    """A WSGI application, called in the threads of the operator's port.
+
+    What it asks of the server runs in the server's event loop, as calls of
+    gRPC do; the threads wait.
+
+    Parameters
+    ----------
+    doors : Doors
+        Who knows callers, and records whom it refuses.
+    api : Api
+        Where answers come from.
+    metrics : Metrics
+        Where figures go.
+    """
+
+    def __init__(self, doors: Doors, api: Api, metrics: Metrics) -> None:
+        self._doors, self._api, self._metrics = doors, api, metrics
+        self._loop = asyncio.get_running_loop()
+        self._places = threading.BoundedSemaphore(_MOST_AT_ONCE)
+        folder = files("service.ui") / "page"
+        self._files = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request."""
+        path = str(environ.get("PATH_INFO", "")).removeprefix("/ui")
+        host = str(environ.get("HTTP_HOST", ""))
+        if self._doors.http_is_local and host and not is_loopback(_without_port(host)):
+            # Another site's name that was pointed at this machine: its scripts would read along.
+            return _text(start_response, "421 Misdirected Request", "ask for 127.0.0.1 or localhost")
+        if environ.get("REQUEST_METHOD") != "GET":
+            return _text(start_response, "405 Method Not Allowed", "only GET", ("Allow", "GET"))
+        if path == "":
+            return _text(start_response, "308 Permanent Redirect", "see ui/", ("Location", "ui/"))
+        if path == "/api/door":
+            # Asked first, so that who has no token yet is not counted as one who was refused.
+            return _json(start_response, {"open": self._doors.guard.is_open})
+        if path.startswith("/api/"):
+            return self._data(path.removeprefix("/api/"), environ, start_response)
+        name = path.removeprefix("/") or "index.html"
+        if name not in self._files:
+            return _text(start_response, "404 Not Found", "there is no such page")
+        return _send(start_response, "200 OK", _KINDS[name.rpartition(".")[2]], self._files[name])
+
+    def _data(self, path: str, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        """Answer in the caller's name, or refuse."""
+        if not self._places.acquire(blocking=False):
+            words = "too many pages are open at once; this one asks again"
+            return _text(start_response, "503 Service Unavailable", words, ("Retry-After", "2"))
+        route, names = self._api.find(path) or (None, {})
+        principal: Principal | None = None
+        answer: Answer = {}
+        try:
+            principal = self._who(str(environ.get("HTTP_AUTHORIZATION", "")))
+            if route is None:
+                return _text(start_response, "404 Not Found", "there is no such data")
+            self._doors.guard.check_role(principal, route.method)
+            query = dict(parse_qsl(str(environ.get("QUERY_STRING", ""))))
+            answer = self.wait(_as(principal, route.answer(names, query)))
+        except Exception as error:
+            status = to_status(error)
+            self._note(status, principal, route, str(environ.get("REMOTE_ADDR", "")))
+            return _refuse(start_response, status)
+        finally:
+            if not isinstance(answer, File):
+                self._places.release()
+        if isinstance(answer, File):
+            start_response("200 OK", _headers("application/gzip", answer.size))
+            return _Pieces(self, answer, self._places.release)
+        return _json(start_response, answer)
+
+    def _who(self, header: str) -> Principal:
+        guard = self._doors.guard
+        return LOCAL if guard.is_open else guard.by_header(header)
+
+    def wait(self, asked: Coroutine[Any, Any, _Answer]) -> _Answer:
+        """Run something in the server's loop, and wait for it in this thread.
+
+        Raises
+        ------
+        Draining, StorageBusy
+            The server ends, or takes too long.
+        """
+        if self._loop.is_closed():
+            asked.close()
+            raise Draining
+        future = asyncio.run_coroutine_threadsafe(asked, self._loop)
+        try:
+            return future.result(_SECONDS)
+        except CancelledError:
+            raise Draining from None
+        except TimeoutError:
+            future.cancel()
+            raise StorageBusy("the server did not answer in time; ask again") from None
+
+    def _note(self, status: status_pb2.Status, who: Principal | None, route: Route | None, peer: str) -> None:
+        """Count and record what was refused for who asked, as with calls of gRPC."""
+        code, reason = code_of(status), reason_of(status)
+        if not as_refusal(code, reason):
+            return
+        if reason != "JOB_NOT_FOUND":
+            self._metrics.auth_failures.labels(reason).inc()
+        method = f"ui:{route.method.removeprefix('/')}" if route else "ui:unknown"
+        name = who.name if who else "anonymous"
+        peer = f"ipv6:[{peer}]" if ":" in peer else f"ipv4:{peer}"
+        self.wait(self._doors.refusals.note(Refusal(name, peer, method, reason, resource_of(status))))
+
+
+class _Pieces(Iterator[bytes]):
+    """A file's bytes for WSGI; gives its place back when the answer is over, however it ends."""
+
+    def __init__(self, ui: Ui, file: File, release: Callable[[], None]) -> None:
+        self._ui, self._file, self._release = ui, file, release
+
+    def __next__(self) -> bytes:
+        try:
+            piece = self._ui.wait(_next(self._file))
+        except Exception as error:
+            # The headers are gone: what is missing of the announced length tells the reader.
+            to_status(error)
+            piece = None
+        if piece is None:
+            raise StopIteration
+        return piece
+
+    def close(self) -> None:
+        """Let go of the file."""
+        try:
+            self._ui.wait(self._file.pieces.aclose())
+        except (Draining, StorageBusy):
+            return
+        finally:
+            self._release()
+
+
+async def _as(principal: Principal, answer: Awaitable[_Answer]) -> _Answer:
+    """Await an answer in a caller's name; each task has a context of its own."""
+    set_caller(principal)
+    return await answer
+
+
+async def _next(file: File) -> bytes | None:
+    return await anext(file.pieces, None)
+
+
+def _without_port(host: str) -> str:
+    name, colon, port = host.rpartition(":")
+    return name if colon and port.isdecimal() else host
+
+
+def _headers(kind: str, size: int) -> list[tuple[str, str]]:
+    return [("Content-Type", kind), ("Content-Length", str(size)), *_HEADERS]
+
+
+def _send(
+    start_response: StartResponse, status: str, kind: str, body: bytes, *more: tuple[str, str]
+) -> list[bytes]:
+    start_response(status, [*_headers(kind, len(body)), *more])
+    return [body]
+
+
+def _text(start_response: StartResponse, status: str, words: str, *more: tuple[str, str]) -> list[bytes]:
+    return _send(start_response, status, "text/plain; charset=utf-8", f"{words}\n".encode(), *more)
+
+
+def _json(start_response: StartResponse, found: Message | dict[str, Any]) -> list[bytes]:
+    body = json.dumps(found, default=plain).encode()
+    return _send(start_response, "200 OK", "application/json", body)
+
+
+def _refuse(start_response: StartResponse, status: status_pb2.Status) -> list[bytes]:
+    """Answer with a failure: gRPC's code, the reason and the message."""
+    code = code_of(status)
+    found = {"code": code.name, "reason": reason_of(status), "message": status.message}
+    more = [("WWW-Authenticate", "Bearer")] if code is grpc.StatusCode.UNAUTHENTICATED else []
+    answer = _STATUSES.get(code, "500 Internal Server Error")
+    return _send(start_response, answer, "application/json", json.dumps({"error": found}).encode(), *more)

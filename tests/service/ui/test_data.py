@@ -1,0 +1,350 @@
+"""The data behind the page, over HTTP, with everything real but the optimizer."""
+
+import asyncio
+import http.client
+import json
+import re
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.reliability.quick import QuickExecutor
+from neurofv.v1 import visualization_service_pb2 as vis
+from service.jobs.job import Job, Outcome
+from service.observability.http import OperatorServer
+from service.rpc.jobs import JobService
+from service.rpc.models import ModelService
+from service.security.doors import Doors
+from service.security.identity import Principal, Role, set_caller
+from service.storage.records import Record
+from service.ui import api, application
+from service.ui.api import Api
+from service.ui.application import Ui
+from tests.house import House
+from tests.service.requests import CUBE, request
+from tests.service.security.authorities import NOW, TOKENS, write_tokens
+
+STEPS = 200
+ASKED = request(CUBE, f"steps: {STEPS} snapshot_every: 0")
+OTHER = "nfv_other-0123456789abcdefghijklmnopqrstuvwxyz"
+LATE = "nfv_late-0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+class Still(QuickExecutor):
+    """Takes a job up and does nothing until it is paused."""
+
+    async def run(self, jobs: Sequence[Job]) -> AsyncIterator[tuple[Job, Outcome]]:
+        while not self._pausing:
+            await asyncio.sleep(0.01)
+        for job in jobs:
+            yield job, Outcome(vis.JOB_STATE_QUEUED)
+
+
+class Site:
+    """The page's port in front of a house."""
+
+    def __init__(self, house: House, doors: Doors) -> None:
+        jobs = JobService(house.desk, house.metrics)
+        ui = Ui(
+            doors, Api(house.desk, ModelService(house.desk.repository), jobs, house.metrics), house.metrics
+        )
+        self.house, self.doors = house, doors
+        self.server = OperatorServer(("127.0.0.1", 0), house.metrics.registry, lambda: True, doors.http, ui)
+        self._threads = ThreadPoolExecutor(80)
+
+    def ask(
+        self, path: str, token: str = "", method: str = "GET", **headers: str
+    ) -> tuple[int, dict[str, str], bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=60)
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        connection.request(method, path, headers=headers)
+        answer = connection.getresponse()
+        found = answer.status, {key.lower(): value for key, value in answer.getheaders()}, answer.read()
+        connection.close()
+        return found
+
+    def begin(self, *arguments: Any, **headers: str) -> asyncio.Future:
+        """Ask from a thread, for the loop of the test is the server's."""
+        loop = asyncio.get_running_loop()
+        return loop.run_in_executor(self._threads, lambda: self.ask(*arguments, **headers))
+
+    async def json(self, path: str, token: str = "") -> Any:
+        status, _, body = await self.begin(path, token)
+        assert status == 200, body
+        return json.loads(body)
+
+    async def create(self, owner: str = "local", ends: bool = True) -> Record:
+        set_caller(Principal(owner, Role.SUBMITTER))
+        record = await self.house.desk.create(ASKED)
+        while ends and not self.house.store.get(record.id).over:
+            await asyncio.sleep(0.01)
+        return record
+
+
+async def open_site(folder: Path, executor: type = QuickExecutor, **settings: Any) -> Site:
+    house = await House(folder, executor, audit_log=folder / "doors.jsonl", **settings).open()
+    return Site(house, Doors(house.settings, house.metrics))
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    """Open to everybody on this machine."""
+    found = await open_site(tmp_path)
+    yield found
+    found.server.close()
+    await found.doors.close()
+    await found.house.close()
+
+
+@pytest.fixture
+async def guarded(tmp_path: Path) -> AsyncIterator[Site]:
+    """Asks for tokens; `submitter` owns what the tests create."""
+    more = {"other": (OTHER, "submitter", None), "late": (LATE, "admin", NOW - timedelta(seconds=1))}
+    found = await open_site(tmp_path, tokens=write_tokens(tmp_path / "tokens.toml", **more))
+    yield found
+    found.server.close()
+    await found.doors.close()
+    await found.house.close()
+
+
+async def test_who_may_see_what(guarded: Site) -> None:
+    record = await guarded.create("submitter")
+    general = ("/ui/api/caller", "/ui/api/models", "/ui/api/models/lesion-shapes/1", "/ui/api/jobs")
+    job = f"/ui/api/{record.name}"
+    own = (job, f"{job}/events", f"{job}/volumes/final")
+    told = {
+        "": (401, 401),
+        "wrong": (401, 401),
+        LATE: (401, 401),
+        TOKENS["viewer"]: (200, 404),
+        OTHER: (200, 404),
+        TOKENS["submitter"]: (200, 200),
+        TOKENS["admin"]: (200, 200),
+    }
+    for token, (everywhere, here) in told.items():
+        for paths, expected in ((general, everywhere), (own, here)):
+            for path in paths:
+                status, headers, body = await guarded.begin(path, token)
+                assert (path, token, status) == (path, token, expected)
+                if status == 401:
+                    assert headers["www-authenticate"] == "Bearer"
+                if status != 200:
+                    assert record.owner not in body.decode()
+        if everywhere == 200:
+            seen = [row["name"] for row in (await guarded.json("/ui/api/jobs", token))["jobs"]]
+            assert seen == ([record.name] if here == 200 else [])
+    # What is not there is not told to whoever brings nothing, either.
+    assert (await guarded.begin("/ui/api/nothing"))[0] == 401
+    assert (await guarded.begin("/ui/api/nothing", TOKENS["viewer"]))[0] == 404
+
+
+async def test_other_ways_to_bring_a_token_do_not_count(guarded: Site) -> None:
+    token = TOKENS["admin"]
+    assert (await guarded.begin(f"/ui/api/jobs?token={token}&access_token={token}"))[0] == 401
+    assert (await guarded.begin("/ui/api/jobs", Cookie=f"neurofv-token={token}"))[0] == 401
+    assert (await guarded.begin("/ui/api/jobs", Authorization=f"Basic {token}"))[0] == 401
+
+
+async def test_refusals_are_counted_and_recorded_as_with_grpc(guarded: Site, tmp_path: Path) -> None:
+    record = await guarded.create("submitter")
+    await guarded.begin("/ui/api/jobs", "wrong")
+    await guarded.begin(f"/ui/api/{record.name}", OTHER)
+    metric = guarded.house.metrics.registry.get_sample_value
+    assert metric("neurofv_auth_failures_total", {"reason": "CREDENTIAL_INVALID"}) == 1
+    lines = [json.loads(line) for line in (tmp_path / "doors.jsonl").read_text().splitlines()]
+    found = [(line["principal"], line["resource"], line["outcome"]) for line in lines]
+    assert found == [("anonymous", "", "CREDENTIAL_INVALID"), ("other", record.name, "JOB_NOT_FOUND")]
+    assert [line["facts"]["method"] for line in lines] == [
+        "ui:neurofv.v1.JobService/ListJobs",
+        "ui:neurofv.v1.JobService/GetJob",
+    ]
+    # Opening the page is no attempt to get in.
+    before = metric("neurofv_auth_failures_total", {"reason": "CREDENTIAL_INVALID"})
+    assert (await guarded.json("/ui/api/door"))["open"] is False
+    assert (await guarded.begin("/ui/"))[0] == 200
+    assert metric("neurofv_auth_failures_total", {"reason": "CREDENTIAL_INVALID"}) == before
+
+
+async def test_events_come_in_pages_without_gaps(site: Site) -> None:
+    record = await site.create()
+    path, after, numbers, kinds = f"/ui/api/{record.name}/events", 0, [], set()
+    while True:
+        page = await site.json(f"{path}?after={after}")
+        assert len(page["events"]) <= api._MOST_EVENTS
+        numbers += [int(event["sequence"]) for event in page["events"]]
+        kinds |= {key for event in page["events"] for key in event} - {"sequence", "time"}
+        if page["last"]:
+            break
+        after = numbers[-1]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert len(numbers) > STEPS
+    assert kinds == {"accepted", "state_changed", "progress", "volume_begin", "completed"}
+    for wrong in ("-1", "x", "1" * 30, str(numbers[-1] + 1)):
+        assert (await site.begin(f"{path}?after={wrong}"))[0] == 400
+
+
+async def test_a_volume_has_the_stored_bytes(site: Site) -> None:
+    record = await site.create()
+    status, headers, body = await site.begin(f"/ui/api/{record.name}/volumes/final")
+    assert (status, headers["content-type"], int(headers["content-length"])) == (
+        200,
+        "application/gzip",
+        len(body),
+    )
+    stored = next((site.house.settings.data / "volumes" / record.id).glob("*.nii.gz"))
+    assert body == stored.read_bytes()
+    assert (await site.begin(f"/ui/api/{record.name}/volumes/step00003"))[0] == 404
+    assert (await site.begin(f"/ui/api/{record.name}/volumes/..%2f..%2faudit.jsonl"))[0] == 404
+
+
+async def test_a_damaged_volume_is_not_passed_off_as_whole(site: Site) -> None:
+    record = await site.create()
+    stored = next((site.house.settings.data / "volumes" / record.id).glob("*.nii.gz"))
+    stored.write_bytes(stored.read_bytes()[:-1] + b"\0")
+    status, _, body = await site.begin(f"/ui/api/{record.name}/volumes/final")
+    assert status == 500
+    assert json.loads(body)["error"]["reason"] == "ARTIFACT_CORRUPT"
+    # Its place is free again.
+    assert (await site.begin("/ui/api/models"))[0] == 200
+
+
+async def test_the_list_names_units_and_goes_on(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "_PAGE", 2)
+    names = [(await site.create()).name for _ in range(3)]
+    first = await site.json("/ui/api/jobs")
+    second = await site.json(f"/ui/api/jobs?page_token={first['next_page_token']}")
+    rows = first["jobs"] + second["jobs"]
+    assert [row["name"] for row in rows] == names[::-1]
+    assert second["next_page_token"] == ""
+    assert {(row["model"], row["steps"], row["state"]) for row in rows} == {
+        ("lesion-shapes", STEPS, "JOB_STATE_SUCCEEDED")
+    }
+    assert rows[0]["objective"]["terms"][0]["class_logit"]["class_name"] == "cube"
+
+
+async def test_the_page_forbids_all_but_its_own(site: Site) -> None:
+    assert (await site.begin("/ui"))[0] == 308
+    paths = ["/ui/", "/ui/main.js", "/ui/style.css", "/ui/icon.svg", "/ui/api/jobs", "/ui/nothing", "/ui"]
+    for path in paths:
+        _, headers, _ = await site.begin(path)
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert "unsafe" not in policy
+        assert (headers["x-content-type-options"], headers["cache-control"]) == ("nosniff", "no-store")
+        assert "set-cookie" not in headers
+        assert not [name for name in headers if name.startswith("access-control")]
+    for path in ("/ui/../settings.py", "/ui/%2e%2e/application.py", "/ui/__init__.py", "/uix"):
+        assert (await site.begin(path))[0] == 404
+    for method in ("POST", "PUT", "DELETE", "OPTIONS", "HEAD"):
+        assert (await site.begin("/ui/api/jobs", "", method))[0] == 405
+
+
+def test_the_page_s_files_hold_nothing_inline_and_name_no_host() -> None:
+    folder = Path(application.__file__).parent / "page"
+    page = (folder / "index.html").read_text()
+    assert "<style" not in page
+    assert " style=" not in page
+    assert not re.search(r"<[^>]* on[a-z]+=", page)
+    assert re.findall(r"<script[^>]*>(.*?)</script>", page) == [""]
+    for file in folder.iterdir():
+        text = file.read_text().replace("http://www.w3.org/2000/svg", "")
+        assert "://" not in text
+        assert "innerHTML" not in text
+
+
+async def test_a_name_of_elsewhere_does_not_reach_an_open_page(site: Site) -> None:
+    """A site whose name is pointed at 127.0.0.1 (DNS rebinding) would read along otherwise."""
+    for host in ("127.0.0.1", "localhost:8002", "[::1]:8002", "127.0.0.1:1"):
+        assert (await site.begin("/ui/api/jobs", Host=host))[0] == 200
+    for host in ("evil.example", "evil.example:8002", "127.0.0.1.evil.example", "10.0.0.1:8002"):
+        assert (await site.begin("/ui/api/jobs", Host=host))[0] == 421
+        assert (await site.begin("/metrics", Host=host))[0] == 200
+
+
+async def test_waiting_pages_take_no_place_from_probes_and_hold_up_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "_LONGEST_WAIT", 30.0)
+    site = await open_site(tmp_path, Still)
+    try:
+        record = await site.create(ends=False)
+        while site.house.store.get(record.id).state != vis.JOB_STATE_RUNNING:
+            await asyncio.sleep(0.01)
+        last = site.house.store.get(record.id).last_sequence
+        path = f"/ui/api/{record.name}/events?after={last}"
+        waiting = [site.begin(path) for _ in range(application._MOST_AT_ONCE + 8)]
+        while sum(answer.done() for answer in waiting) < 8:
+            await asyncio.sleep(0.01)
+        assert max([await _gap(site) for _ in range(20)]) < 2.0
+        assert [answer.result()[0] for answer in waiting if answer.done()] == [503] * 8
+        # News reach all who wait, at once.
+        await site.house.desk.cancel(record)
+        statuses = [(await answer)[0] for answer in waiting]
+        assert statuses.count(200) == application._MOST_AT_ONCE
+        # All places are free again.
+        assert (await site.begin("/ui/api/jobs"))[0] == 200
+    finally:
+        site.server.close()
+        await site.doors.close()
+        await site.house.close()
+
+
+async def _gap(site: Site) -> float:
+    """Ask a probe while others wait; return for how long the server's loop, which is this one, was away."""
+    begun = time.monotonic()
+    await asyncio.sleep(0.01)
+    gap = time.monotonic() - begun
+    assert (await site.begin("/livez"))[0] == 200
+    return gap
+
+
+async def test_a_page_that_waits_is_told_when_the_server_ends(tmp_path: Path) -> None:
+    site = await open_site(tmp_path, Still)
+    record = await site.create(ends=False)
+    while site.house.store.get(record.id).state != vis.JOB_STATE_RUNNING:
+        await asyncio.sleep(0.01)
+    last = site.house.store.get(record.id).last_sequence
+    waiting = site.begin(f"/ui/api/{record.name}/events?after={last}")
+    await asyncio.sleep(0.3)
+    await site.house.desk.dispatcher.drain(5)
+    site.house.desk.wake()
+    # Draining puts the job back into the queue, which is an event too.
+    status, _, body = await asyncio.wait_for(waiting, 10)
+    assert status in (200, 503)
+    if status == 503:
+        assert json.loads(body)["error"]["reason"] == "SERVER_DRAINING"
+    site.server.close()
+    await site.doors.close()
+    await site.house.close()
+
+
+async def test_readers_who_stop_give_their_places_back(site: Site) -> None:
+    record = await site.create()
+    for _ in range(application._MOST_AT_ONCE + 4):
+        with socket.create_connection(("127.0.0.1", site.server.port)) as plain:
+            plain.sendall(f"GET /ui/api/{record.name}/volumes/final HTTP/1.0\r\n\r\n".encode())
+    await asyncio.sleep(0.5)
+    assert (await site.begin("/ui/api/jobs"))[0] == 200
+    assert threading.active_count() < 200
+
+
+async def test_without_the_setting_there_is_no_page(tmp_path: Path) -> None:
+    house = await House(tmp_path, audit_log=tmp_path / "doors.jsonl").open()
+    doors = Doors(house.settings, house.metrics)
+    server = OperatorServer(("127.0.0.1", 0), house.metrics.registry, lambda: True, doors.http)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    loop = asyncio.get_running_loop()
+    await loop.run_in_executor(None, lambda: connection.request("GET", "/ui/api/jobs"))
+    assert (await loop.run_in_executor(None, connection.getresponse)).status == 404
+    server.close()
+    await doors.close()
+    await house.close()
