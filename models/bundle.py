@@ -235,6 +235,8 @@ def _blaming(bundle: Bundle, field: str) -> Iterator[None]:
         yield
     except (ValueError, KeyError, safetensors.SafetensorError) as error:
         raise BundleInvalid(bundle.label, field, str(error)[:400]) from error
+    except RecursionError as error:
+        raise BundleInvalid(bundle.label, field, "is nested too deeply") from error
 
 
 def _tensors(bundle: Bundle, file: str) -> dict[str, torch.Tensor]:
