@@ -110,7 +110,7 @@ def _cost(
     nodes: Sequence[onnx.NodeProto], costs: Mapping[_Key, tuple[int, int]], extra: int, file: str
 ) -> tuple[int, int]:
     """Return how many nodes and bytes stand where these do once all functions are inlined."""
-    count, size = 0, sum(node.ByteSize() for node in nodes) if costs else 0
+    count, size = 0, sum(node.ByteSize() for node in nodes)
     for node in nodes_within(nodes):
         more, bytes_more = costs.get(_called(node), (1, 0))
         places = len(node.input) + len(node.output) + sum(bool(one.ref_attr_name) for one in node.attribute)
