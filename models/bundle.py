@@ -197,7 +197,8 @@ class Bundle:
         return self._layers_on(self.manifest.input.shape)
 
     def _layers_on(self, shape: tuple[int, int, int]) -> tuple[Layer, ...]:
-        with _blaming(self, "architecture.hyperparameters"):
+        imported = self.manifest.architecture.name == IMPORTED
+        with _blaming(self, GRAPH if imported else "architecture.hyperparameters"):
             return layer_table(_empty_network(self), shape, self.manifest.input.voxel_size_mm)
 
 

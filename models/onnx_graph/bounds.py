@@ -23,11 +23,12 @@ MAX_REPEATED = 1 << 28
 """Most numbers of such a value if they are stored once and repeated."""
 _SIZED_BYTES = 1 << 24
 # Whatever their numbers are, these make at most as many as their inputs have, multiplied or added up.
-_MAKE_NO_MORE = frozenset(
-    """Abs Add And Cast Ceil Concat Div Equal Floor Gather Greater GreaterOrEqual Identity Less LessOrEqual
-    Max Min Mod Mul Neg Not Or ReduceMax ReduceMin ReduceProd ReduceSum Reshape Round Slice Sqrt Squeeze
-    Sub Transpose Unsqueeze Where""".split()
-)
+_MAKE_NO_MORE = frozenset({
+    "Abs", "Add", "And", "Cast", "Ceil", "Concat", "Div", "Equal", "Floor", "Gather", "Greater",
+    "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Max", "Min", "Mod", "Mul", "Neg", "Not", "Or",
+    "ReduceMax", "ReduceMin", "ReduceProd", "ReduceSum", "Reshape", "Round", "Slice", "Sqrt", "Squeeze",
+    "Sub", "Transpose", "Unsqueeze", "Where",
+})  # fmt: skip
 
 
 class Measured(TorchDispatchMode):

@@ -5,8 +5,10 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from models import (
     ZOO,
@@ -179,6 +181,23 @@ def test_a_graph_that_is_nested_without_end_leaves_the_other_models_served(root:
     assert "graph.json: is nested too deeply" in first.reason
     assert second == Entry("tiny", 1, True, "")
     assert repository.get("tiny").manifest.name == "tiny"
+
+
+def test_a_graph_that_asks_for_gigabytes_makes_none(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"shape": [3], "dtype": "int64", "values": [1000, 1000, 2000]}
+    node = {"op": "ConstantOfShape", "name": "bomb", "opset": 17, "inputs": [sizes]}
+    graph = {"inputs": ["x"], "outputs": ["z"], "nodes": [node | {"outputs": ["z"], "layers": ["z"]}]}
+    evil(root, json.dumps(graph))
+
+    def full(*_: Any, **__: Any) -> torch.Tensor:
+        raise AssertionError("it was made")
+
+    monkeypatch.setattr(torch, "full", full)
+    first, second = Repository(root).entries()
+    assert not first.ready
+    assert "graph.json" in first.reason
+    assert "'bomb' (ConstantOfShape) makes 2000000000 numbers" in first.reason
+    assert second.ready
 
 
 def test_whatever_goes_wrong_in_one_bundle_leaves_the_other_models_served(

@@ -188,6 +188,8 @@ def _moved(value: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
 
 def numbers(values: Tensor | None) -> list[Any]:
     """Return the numbers of a small tensor; none if there is no tensor."""
+    if values is not None and values.is_meta:
+        raise Refused("needs numbers that depend on the data; export the network with constants for them")
     if values is not None and values.numel() > MAX_CONSTANT:
         raise Refused(f"reads {values.numel()} numbers one by one; at most {MAX_CONSTANT} are accepted")
     return [] if values is None else [values.item()] if values.ndim == 0 else values.tolist()
