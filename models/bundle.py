@@ -197,7 +197,8 @@ class Bundle:
         return self._layers_on(self.manifest.input.shape)
 
     def _layers_on(self, shape: tuple[int, int, int]) -> tuple[Layer, ...]:
-        with _blaming(self, "architecture.hyperparameters"):
+        imported = self.manifest.architecture.name == IMPORTED
+        with _blaming(self, GRAPH if imported else "architecture.hyperparameters"):
             return layer_table(_empty_network(self), shape, self.manifest.input.voxel_size_mm)
 
 
@@ -235,6 +236,8 @@ def _blaming(bundle: Bundle, field: str) -> Iterator[None]:
         yield
     except (ValueError, KeyError, safetensors.SafetensorError) as error:
         raise BundleInvalid(bundle.label, field, str(error)[:400]) from error
+    except RecursionError as error:
+        raise BundleInvalid(bundle.label, field, "is nested too deeply") from error
 
 
 def _tensors(bundle: Bundle, file: str) -> dict[str, torch.Tensor]:

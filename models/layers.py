@@ -12,15 +12,22 @@ import copy
 import math
 import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx, nn
 
+from models.onnx_graph.bounds import Measured
+from models.onnx_graph.network import OnnxNetwork
 from models.views import Shapes, View, follow_function, follow_module
 
 Found = tuple[str, str, torch.Size, View]
+MAX_GRAPH_BYTES = 1 << 33
+"""Most bytes of all values together that a graph which somebody else wrote computes for one volume."""
+# Most of them that are made for real while it is looked at: what is made of shapes alone.
+_MAX_REAL_BYTES = 1 << 28
 # While it traces, torch.fx changes what every module of the process does when it is called.
 _tracing = threading.Lock()
 
@@ -119,11 +126,22 @@ class _Surveyor(fx.Interpreter):
         self.views: dict[fx.Node, View] = {}
         self.shapes: dict[fx.Node, torch.Size] = {}
         self.found: dict[str, Found] = {}
+        self.bounded = isinstance(network, OnnxNetwork)
+        self.bytes = self.real_bytes = 0
+        # Errors say what went wrong, not where torch.fx was.
+        self.extra_traceback = False
 
     def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
+        try:
+            value = super().run_node(n)
+        except Exception as error:
+            if self.bounded:
+                raise ValueError(f"layer {n.target}: {error}") from error
+            raise
         if isinstance(value, torch.Tensor):
             self.shapes[n] = value.shape
+            if self.bounded:
+                self._count(n, value)
         self.views[n] = self._view(n, value)
         # What says nothing of the input, such as its shape, is no layer.
         if n.op == "call_module" and _is_activation(value) and not self.views[n].constant:
@@ -132,6 +150,13 @@ class _Surveyor(fx.Interpreter):
             kind = self.fetch_attr(name)._get_name()
             self.found.setdefault(name, (name, kind, value.shape, self.views[n]))
         return value
+
+    def _count(self, n: fx.Node, value: torch.Tensor) -> None:
+        self.bytes += value.nbytes
+        self.real_bytes += 0 if value.is_meta else value.untyped_storage().nbytes()
+        for found, most in ((self.bytes, MAX_GRAPH_BYTES), (self.real_bytes, _MAX_REAL_BYTES)):
+            if found > most:
+                raise ValueError(f"computes {found} bytes up to {n.target}; at most {most} are accepted")
 
     def _view(self, n: fx.Node, value: Any) -> View:
         sources = [source for source in n.all_input_nodes if not self.views[source].constant]
@@ -171,7 +196,9 @@ def _meta_twin(network: nn.Module) -> nn.Module:
 def _survey(network: nn.Module, input_shape: Sequence[int]) -> list[Found]:
     twin = _meta_twin(network)
     surveyor = _Surveyor(twin, _Tracer().trace(twin), len(input_shape))
-    surveyor.run(torch.empty(1, 1, *input_shape, device="meta"))
+    measured = Measured(MAX_GRAPH_BYTES) if surveyor.bounded else nullcontext()
+    with measured:
+        surveyor.run(torch.empty(1, 1, *input_shape, device="meta"))
     return list(surveyor.found.values())
 
 
@@ -250,7 +277,12 @@ def layer_table(
     with _tracing:
         try:
             found = _survey(network, shape)
-        except Exception:  # torch.fx and the meta device fail in many ways, all of which mean: not traceable
+        except Exception as error:  # torch.fx and the meta device fail in many ways: it is not traceable
+            if isinstance(network, OnnxNetwork):
+                # Always traceable; and nobody knows what it would make if it were run.
+                raise ValueError(
+                    f"the network cannot read input_shape {shape}: {str(error)[:200]}"
+                ) from error
             try:
                 found = _survey_by_running(network, shape)
             except (RuntimeError, ValueError, TypeError) as error:

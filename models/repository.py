@@ -164,3 +164,7 @@ def _read(folder: Path) -> Bundle | ModelError:
         return read_bundle(folder)
     except ModelError as error:
         return error
+    except OSError:
+        raise
+    except Exception as error:  # whatever is wrong with one bundle, the others are served
+        return BundleInvalid(folder, "bundle", f"cannot be verified ({type(error).__name__})")

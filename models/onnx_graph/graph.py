@@ -15,7 +15,10 @@ import torch
 
 FIRST_OPSET, LAST_OPSET = 11, 23
 MAX_CONSTANT = 4096
+MAX_NODES = 20_000
 MAX_RANK = 8
+MAX_PARTS = 32
+"""Most parts of a layer's name: modules inside modules, which Python goes through by calling itself."""
 
 
 class Refused(ValueError):

@@ -5,6 +5,7 @@ makes one module a part of another, as everywhere in PyTorch. Else it is changed
 
 - A letter that is not of `models.onnx_graph.written.LAYER_NAME` becomes ``_``. Names end up in the code that
   torch.fx writes, so that no quotation mark may be among them.
+- Of more than 32 parts between dots, those from the 32nd on are one, its dots ``_``.
 - An empty part between two dots becomes ``_``.
 - A part gets a ``_`` at its end if it is a word of Python's, an attribute that torch's modules have, or ends
   in ``:pad``, which names the padding before a layer.
@@ -23,6 +24,8 @@ from collections.abc import Sequence
 from functools import cache
 
 from torch import fx, nn
+
+from models.onnx_graph.graph import MAX_PARTS
 
 PADDING = ":pad"
 _STRANGE = re.compile(r"[^A-Za-z0-9_/:+@#$=<>,\[\]()-]")
@@ -52,7 +55,7 @@ def layer_names(values: Sequence[str]) -> dict[str, str]:
     dict of str to str
         For each value a name that a module can have beside the others.
     """
-    plain = {value: ".".join(_part(part) for part in value.split(".")) for value in values}
+    plain = {value: ".".join(_part(part) for part in value.split(".", MAX_PARTS - 1)) for value in values}
     insides = {name[:end] for name in plain.values() for end, letter in enumerate(name) if letter == "."}
     taken: set[str] = set()
     for value, name in plain.items():

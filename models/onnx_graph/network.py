@@ -6,7 +6,7 @@ values.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -46,13 +46,19 @@ class Step:
     fills: Mapping[str, Fill]
 
 
-def steps(node: Node) -> Iterator[Step]:
+SIZES = frozenset({"Shape", "Size", "ConstantOfShape", "Range"})
+"""Operators that make values of shapes, or of a few numbers."""
+
+
+def steps(node: Node, sized: bool = False) -> Iterator[Step]:
     """Build the modules of a node, one per output, and where torch's own cannot pad so, the padding before.
 
     Parameters
     ----------
     node : Node
         Any.
+    sized : bool
+        Whether it computes with shapes alone.
 
     Yields
     ------
@@ -68,10 +74,10 @@ def steps(node: Node) -> Iterator[Step]:
         raise Refused("the operator is not covered")
     for index, (layer, output) in enumerate(zip(node.layers, node.outputs, strict=True)):
         if output:
-            yield from _build(node.building(index), layer, output)
+            yield from _build(node.building(index), layer, output, sized)
 
 
-def _build(node: Node, layer: str, output: str) -> Iterator[Step]:
+def _build(node: Node, layer: str, output: str, sized: bool) -> Iterator[Step]:
     try:
         built = OPERATORS[node.op].build(node)
     except Refused:
@@ -80,12 +86,14 @@ def _build(node: Node, layer: str, output: str) -> Iterator[Step]:
         raise Refused(f"does not fit torch's module: {' '.join(str(error).split())[:200]}") from error
     if isinstance(built, nn.Module):
         built = Leaf(built)
+    if sized and isinstance(built, Leaf):
+        built = Local(_function(built), None)  # type: ignore[arg-type]
     if not isinstance(built, Leaf):
         local = built if isinstance(built, Local) else Local(built, None)  # type: ignore[arg-type]
         sources = tuple(one.name for one in node.inputs if isinstance(one, Value))
         weights = [index for index, one in enumerate(node.inputs) if isinstance(one, Weight)]
         fills: dict[str, Fill] = {f"input{index}": itemgetter(index) for index in weights}
-        yield Step(layer, Operation(node, local.compute, local.follow), sources, output, fills)
+        yield Step(layer, Operation(node, local.compute, local.follow, sized), sources, output, fills)
         return
     first = node.input(0)
     if not isinstance(first, Value):
@@ -96,6 +104,23 @@ def _build(node: Node, layer: str, output: str) -> Iterator[Step]:
         yield Step(layer + PADDING, built.before, (source,), padded, {})
         source = padded
     yield Step(layer, built.module, (source,), output, built.fills)
+
+
+def _function(leaf: Leaf) -> Callable[..., Tensor]:
+    """Return what a leaf computes; shapes are no activations, of which a layer would be listed."""
+
+    def compute(x: Tensor, *_: Tensor | None) -> Tensor:
+        out: Tensor = leaf.module(x if leaf.before is None else leaf.before(x))
+        return out
+
+    return compute
+
+
+def _is_sized(node: Node, sized: set[str]) -> bool:
+    """Tell whether a node computes with shapes alone, whatever the graph says of its inputs."""
+    alone = all(one.name in sized if isinstance(one, Value) else not isinstance(one, Weight)
+                for one in node.inputs)  # fmt: skip
+    return alone or node.op in SIZES
 
 
 class OnnxNetwork(nn.Module):
@@ -120,9 +145,12 @@ class OnnxNetwork(nn.Module):
         found = parse(graph)
         self.inputs, self.outputs = found.inputs, found.outputs
         self._plan: list[tuple[str, tuple[str, ...], str]] = []
+        shapes: set[str] = set()
         for node in found.nodes:
+            sized = _is_sized(node, shapes)
+            shapes.update(node.outputs if sized else ())
             try:
-                for step in steps(node):
+                for step in steps(node, sized):
                     self._place(step.layer, step.module)
                     self._plan.append((step.layer, step.sources, step.output))
             except Refused as error:

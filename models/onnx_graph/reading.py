@@ -17,6 +17,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from models.errors import OnnxUnreadable
+from models.onnx_graph.functions import check_functions
 
 OPSETS = range(11, 24)
 """Versions of ONNX's operators that are read."""
@@ -85,11 +86,17 @@ def read_onnx(path: str | Path, max_bytes: int = MAX_BYTES) -> Source:
         raise OnnxUnreadable(path.name, "is no ONNX model, or is cut off; export it again") from None
     if not model.graph.node:
         raise OnnxUnreadable(path.name, "has no node: it is no ONNX model, or is cut off; export it again")
+    if not model.graph.output:
+        raise OnnxUnreadable(path.name, "has no output; export the network with the value it computes")
     opset = _opset(model, path.name)
     name, shape = _input(model, path.name)
+    # What trains the network is not read.
+    del model.training_info[:]
     _take_in(model, path, max_bytes - len(data))
+    check_functions(model, path.name)
     _check(model, path.name)
     del model.graph.output[1:]
+    _prune(model.graph)
     producer = f"{model.producer_name} {model.producer_version}".strip()
     return Source(model, path.name, opset, producer, name, model.graph.output[0].name, shape)
 
@@ -126,17 +133,31 @@ def _opset(model: onnx.ModelProto, file: str) -> int:
     return int(versions[0])
 
 
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            yield from [attribute.t] if attribute.HasField("t") else []
-            yield from attribute.tensors
+def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Yield every tensor: of the graph, of the functions, and of the graphs inside their nodes."""
+    graphs = [model.graph]
+    attributes = [one for function in model.functions for one in function.attribute_proto]
+    attributes += [one for function in model.functions for node in function.node for one in node.attribute]
+    while graphs or attributes:
+        sparse: list[onnx.SparseTensorProto] = []
+        if attributes:
+            one = attributes.pop()
+            yield from [one.t] if one.HasField("t") else []
+            yield from one.tensors
+            sparse += [*one.sparse_tensors, one.sparse_tensor]
+            graphs += [*one.graphs, one.g] if one.HasField("g") else one.graphs
+        else:
+            graph = graphs.pop()
+            yield from graph.initializer
+            sparse += graph.sparse_initializer
+            attributes += [one for node in graph.node for one in node.attribute]
+        for parts in sparse:
+            yield from [getattr(parts, name) for name in ("values", "indices") if parts.HasField(name)]
 
 
 def _take_in(model: onnx.ModelProto, path: Path, left: int) -> None:
     """Put the weights that lie in other files into the model, and hold every tensor to its own claims."""
-    for tensor in _tensors(model.graph):
+    for tensor in _tensors(model):
         claimed = math.prod(tensor.dims) * _ITEM_BYTES.get(tensor.data_type, 1)
         label = f"tensor {tensor.name or '(no name)'!r} of shape {list(tensor.dims)}"
         if min(tensor.dims, default=1) < 0 or claimed > MAX_BYTES:
@@ -180,6 +201,20 @@ def _check(model: onnx.ModelProto, file: str) -> None:
     except Exception as error:  # the checker's and the shape inference's errors have no common base
         text = " ".join(str(error).split())[:400]
         raise OnnxUnreadable(file, f"is not valid: {text}") from None
+
+
+def _prune(graph: onnx.GraphProto) -> None:
+    """Take out what the output does not depend on, which ONNX Runtime would compute all the same."""
+    needed = {one.name for one in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            kept.append(node)
+    if len(kept) < len(graph.node):
+        nodes = list(reversed(kept))
+        del graph.node[:]
+        graph.node.extend(nodes)
 
 
 def _input(model: onnx.ModelProto, file: str) -> tuple[str, tuple[int | None, ...]]:

@@ -18,6 +18,7 @@ from onnx import shape_inference
 
 from models.errors import OnnxUnsupported
 from models.onnx_graph.batches import Shape, freed
+from models.onnx_graph.bounds import Measured, count
 from models.onnx_graph.graph import (
     FIRST_OPSET,
     LAST_OPSET,
@@ -31,17 +32,16 @@ from models.onnx_graph.graph import (
     Weight,
 )
 from models.onnx_graph.naming import layer_names
-from models.onnx_graph.network import steps
+from models.onnx_graph.network import SIZES, steps
 from models.onnx_graph.operations import OPERATORS
-from models.onnx_graph.operations.base import numbers
 from models.onnx_graph.stored import to_attribute, to_constant, to_tensor
 from models.onnx_graph.written import write
 
 # What is larger than this is no figure of a shape's computation.
 _FEW = 64
 MAX_FOLDED = 1 << 28
+_MAX_BETWEEN = 8 * MAX_FOLDED
 _MAX_COPIES = 1 << 30
-_SIZES = frozenset({"Shape", "Size", "ConstantOfShape", "Range"})
 _CONTROL = frozenset({"If", "Loop", "Scan"})
 _STANDARD = ("", "ai.onnx")
 
@@ -134,6 +134,7 @@ class _Translator:
     nodes: list[Node] = field(default_factory=list)
     reads: list[list[str]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    folded: int = 0
 
     def translated(self) -> Translation:
         """Go through all nodes and put together what came out."""
@@ -165,7 +166,7 @@ class _Translator:
     def _go_through(self, node: onnx.NodeProto, used: list[str]) -> None:
         try:
             self._take(node, used)
-        except (ValueError, TypeError, LookupError, RuntimeError) as error:
+        except (ValueError, TypeError, LookupError, RuntimeError, ArithmeticError) as error:
             # What is not `Refused` is a node that ONNX's own checker would not let through.
             label = node.op_type if node.domain in _STANDARD else f"{node.domain}.{node.op_type}"
             self.problems.append(
@@ -199,11 +200,11 @@ class _Translator:
         if not dynamic:
             self._fold(node, found.input)
             return
-        sized = found.op_type in _SIZES or self._is_sized(found, dynamic)
+        sized = found.op_type in SIZES or self._is_sized(found, dynamic)
         inputs = tuple(self._input(node.op, index, name, sized) for index, name in enumerate(found.input))
         node = freed(replace(node, inputs=inputs), shape)
         with torch.device("meta"):
-            list(steps(node))
+            list(steps(node, sized))
         if sized:
             self.sized.update(name for name in used if name)
         self.nodes.append(node)
@@ -238,7 +239,7 @@ class _Translator:
         for index, name in enumerate(names):
             inputs.append(None if not name else self.constants[name] if by_number(index) else Value(name))
         bare = replace(node, inputs=tuple(inputs))
-        size = _count(bare)
+        size = count(bare.op, [self.constants.get(name) for name in names])
         if size is None:
             empty = {
                 one.name: self.constants[one.name].to("meta") for one in inputs if isinstance(one, Value)
@@ -246,18 +247,24 @@ class _Translator:
             size = sum(value.numel() for value in self._computed(bare, empty).values())
         if size > MAX_FOLDED:
             raise Refused(f"its result has {size} numbers; at most {MAX_FOLDED} are accepted")
-        self.constants.update(self._computed(bare, self.constants))
+        self.folded += size
+        if self.folded > MAX_FOLDED:
+            reason = f"its result and those before it have {self.folded} numbers"
+            raise Refused(f"{reason}; at most {MAX_FOLDED} are accepted for what depends on no input")
+        # What is repeated gets memory of its own here, where it was counted.
+        made = self._computed(bare, self.constants)
+        self.constants.update({name: value.contiguous() for name, value in made.items()})
 
     def _computed(self, node: Node, given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         values: dict[str, torch.Tensor] = {}
         try:
             for step in steps(node):
                 read = [values[name] if name in values else given[name] for name in step.sources]
-                with torch.no_grad():
+                with torch.no_grad(), Measured(_MAX_BETWEEN):
                     values[step.output] = step.module(*read).detach()
         except Refused:
             raise
-        except (RuntimeError, ValueError, TypeError, LookupError) as error:
+        except (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError) as error:
             raise Refused(f"cannot be computed: {' '.join(str(error).split())[:200]}") from error
         return {name: values[name] for name in node.outputs if name}
 
@@ -272,23 +279,23 @@ class _Translator:
     def _state(self, graph: Graph) -> dict[str, torch.Tensor]:
         state: dict[str, torch.Tensor] = {}
         seen: set[int] = set()
-        copied = 0
+        stored, total = sum(value.nbytes for value in self.constants.values()), 0
         for node, names in zip(graph.nodes, self.reads, strict=True):
             weights = [self.constants.get(name, torch.empty(0)) for name in names]
             with torch.device("meta"):
                 built = list(steps(node))
             for step in built:
+                empty = step.module.state_dict()
                 for name, fill in step.fills.items():
+                    total += empty[name].nbytes
+                    if total > stored + _MAX_COPIES:
+                        reason = f"weights that several nodes share take more than {_MAX_COPIES} bytes"
+                        self.problems.append(f"{reason} besides the {stored} that are stored")
+                        return state
                     value = fill(weights).contiguous()
-                    if value.data_ptr() in seen:
-                        copied += value.nbytes
-                        value = value.clone() if copied <= _MAX_COPIES else value
+                    value = value.clone() if value.data_ptr() in seen else value
                     seen.add(value.data_ptr())
                     state[f"{step.layer}.{name}"] = value
-        if copied > _MAX_COPIES:
-            self.problems.append(
-                f"weights that several nodes share take {copied} bytes; {_MAX_COPIES} are accepted"
-            )
         return state
 
 
@@ -320,13 +327,3 @@ def _named(graph: Graph) -> Graph:
         replace(node, layers=tuple(names.get(name, "") for name in node.outputs)) for node in graph.nodes
     ]
     return replace(graph, nodes=tuple(nodes))
-
-
-def _count(node: Node) -> int | None:
-    """Return how many numbers a node will make out of a few, None if that is seen from its inputs' shapes."""
-    if node.op == "ConstantOfShape":
-        return math.prod(numbers(node.constant(0)))
-    if node.op == "Range":
-        start, limit, step = (one.item() if isinstance(one, torch.Tensor) else 0 for one in node.inputs)
-        return abs(int((limit - start) / step)) if step else 0
-    return None

@@ -13,6 +13,8 @@ from models.onnx_graph.graph import (
     FIRST_OPSET,
     LAST_OPSET,
     MAX_CONSTANT,
+    MAX_NODES,
+    MAX_PARTS,
     MAX_RANK,
     Graph,
     Input,
@@ -23,7 +25,6 @@ from models.onnx_graph.graph import (
 
 # A name becomes part of Python code that torch.fx writes, so what could end a string there is kept out.
 LAYER_NAME = re.compile(r"[A-Za-z0-9_/:+@#$=<>,\[\]()-]+(\.[A-Za-z0-9_/:+@#$=<>,\[\]()-]+)*")
-_MAX_NODES = 100_000
 _DTYPES: dict[str, torch.dtype] = {
     "float32": torch.float32,
     "float64": torch.float64,
@@ -115,7 +116,7 @@ def parse(graph: Any) -> Graph:
     """
     whole = _Fields("graph", graph)
     inputs, outputs = whole.texts("inputs"), whole.texts("outputs")
-    nodes = tuple(_parse_node(index, node) for index, node in enumerate(whole.list("nodes", _MAX_NODES)))
+    nodes = tuple(_parse_node(index, node) for index, node in enumerate(whole.list("nodes", MAX_NODES)))
     known = set(inputs)
     for node in nodes:
         for one in node.inputs:
@@ -139,7 +140,9 @@ def _check_layers(nodes: Sequence[Node]) -> None:
     names = [layer for node in nodes for layer, name in zip(node.layers, node.outputs, strict=True) if name]
     for name in names:
         if not LAYER_NAME.fullmatch(name):
-            raise ValueError(f"graph: {name!r} cannot be the name of a layer")
+            raise ValueError(f"graph: {name!r:.200} cannot be the name of a layer")
+        if name.count(".") >= MAX_PARTS:
+            raise ValueError(f"graph: layer {name!r:.200} has more than {MAX_PARTS} parts")
     inside = {name[:end] for name in names for end, letter in enumerate(name) if letter == "."}
     twice = len(set(names)) < len(names)
     if twice or inside.intersection(names):
@@ -167,7 +170,7 @@ class _Fields:
         return values
 
     def texts(self, name: str) -> tuple[str, ...]:
-        values = self.list(name, _MAX_NODES)
+        values = self.list(name, MAX_NODES)
         if not all(isinstance(value, str) for value in values):
             raise ValueError(f"{self._where}: {name} must be texts, got {values!r:.60}")
         return tuple(values)
@@ -189,7 +192,7 @@ def _parse_node(index: int, found: Any) -> Node:
         for name, value in fields.get("attributes", dict, {}).items()
     }
     inputs = [
-        _parse_input(f"{where}: input {i}", one) for i, one in enumerate(fields.list("inputs", _MAX_NODES))
+        _parse_input(f"{where}: input {i}", one) for i, one in enumerate(fields.list("inputs", MAX_NODES))
     ]
     op, name = fields.get("op", str), fields.get("name", str, "")
     return Node(op, name, opset, tuple(inputs), outputs, layers, attributes, rank)
@@ -198,7 +201,7 @@ def _parse_node(index: int, found: Any) -> Node:
 def _parse_attribute(where: str, value: Any) -> Any:
     if isinstance(value, dict):
         return _parse_tensor(where, value)
-    if isinstance(value, list):
+    if isinstance(value, list) and not any(isinstance(one, list) for one in value):
         return [_parse_attribute(where, one) for one in value]
     if not isinstance(value, int | float | str):
         raise ValueError(f"{where} must be a number, a text or a tensor, got {value!r:.60}")

@@ -1,12 +1,26 @@
+import hashlib
+import json
 import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from models import ZOO, Bundle, BundleCorrupt, Entry, Manifest, ModelError, ModelNotFound, Repository
+from models import (
+    ZOO,
+    Bundle,
+    BundleCorrupt,
+    Entry,
+    Manifest,
+    ModelError,
+    ModelNotFound,
+    Repository,
+    read_bundle,
+)
 
 Writer = Callable[..., Bundle]
 
@@ -145,6 +159,62 @@ def test_many_threads_get_one_bundle(root: Path) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert len({id(bundle) for bundle in pool.map(get, range(8))}) == 1
+
+
+def evil(root: Path, graph: str) -> Path:
+    """Put a bundle with a given graph beside the small one; its digests are right."""
+    folder = root / "evil" / "1"
+    shutil.copytree(root / "tiny" / "1", folder)
+    (folder / "graph.json").write_text(graph)
+    manifest = json.loads((folder / "bundle.json").read_text())
+    manifest |= {"name": "evil", "architecture": {"name": "onnx"}}
+    manifest["files"]["graph.json"] = hashlib.sha256(graph.encode()).hexdigest()
+    (folder / "bundle.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def test_a_graph_that_is_nested_without_end_leaves_the_other_models_served(root: Path) -> None:
+    evil(root, "[" * 100_000 + "]" * 100_000)
+    repository = Repository(root)
+    first, second = repository.entries()
+    assert (first.name, first.ready) == ("evil", False)
+    assert "graph.json: is nested too deeply" in first.reason
+    assert second == Entry("tiny", 1, True, "")
+    assert repository.get("tiny").manifest.name == "tiny"
+
+
+def test_a_graph_that_asks_for_gigabytes_makes_none(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"shape": [3], "dtype": "int64", "values": [1000, 1000, 2000]}
+    node = {"op": "ConstantOfShape", "name": "bomb", "opset": 17, "inputs": [sizes]}
+    graph = {"inputs": ["x"], "outputs": ["z"], "nodes": [node | {"outputs": ["z"], "layers": ["z"]}]}
+    evil(root, json.dumps(graph))
+
+    def full(*_: Any, **__: Any) -> torch.Tensor:
+        raise AssertionError("it was made")
+
+    monkeypatch.setattr(torch, "full", full)
+    first, second = Repository(root).entries()
+    assert not first.ready
+    assert "graph.json" in first.reason
+    assert "'bomb' (ConstantOfShape) makes 2000000000 numbers" in first.reason
+    assert second.ready
+
+
+def test_whatever_goes_wrong_in_one_bundle_leaves_the_other_models_served(
+    root: Path, master: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(master.path, root / "other" / "1")
+
+    def fail(folder: Path) -> Bundle:
+        if folder.parent.name == "other":
+            raise MemoryError(f"at {folder}")
+        return read_bundle(folder)
+
+    monkeypatch.setattr("models.repository.read_bundle", fail)
+    other, tiny = Repository(root).entries()
+    assert (other.ready, tiny.ready) == (False, True)
+    assert "cannot be verified (MemoryError)" in other.reason
+    assert str(root) not in other.reason
 
 
 def test_the_zoo_lies_in_the_package() -> None:

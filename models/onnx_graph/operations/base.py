@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.onnx_graph.graph import Node, Refused, Value, Weight
+from models.onnx_graph.bounds import check_sized
+from models.onnx_graph.graph import MAX_CONSTANT, Node, Refused, Value, Weight
 from models.onnx_graph.operations.reach import elementwise
 from models.views import Shapes, View
 
@@ -121,11 +122,15 @@ class Operation(nn.Module):
         them all.
     follow : callable, optional
         How what a position sees widens. By default a position sees everything.
+    sized : bool
+        Whether it computes with shapes alone, on the CPU wherever the data are. It then makes few numbers.
     """
 
-    def __init__(self, node: Node, compute: Compute, follow: Follow | None = None) -> None:
+    def __init__(
+        self, node: Node, compute: Compute, follow: Follow | None = None, sized: bool = False
+    ) -> None:
         super().__init__()
-        self.node, self.compute, self._follow = node, compute, follow
+        self.node, self.compute, self._follow, self._sized = node, compute, follow, sized
         for index, one in enumerate(node.inputs):
             if isinstance(one, Weight):
                 empty = torch.empty(one.shape, dtype=one.dtype)
@@ -141,6 +146,8 @@ class Operation(nn.Module):
         """Compute the output from the values that the node reads, in their order."""
         given = iter(self._on_one_device(values))
         inputs = [self._input(index, given) for index in range(len(self.node.inputs))]
+        if self._sized:
+            check_sized(self.node, self.compute, OPERATORS[self.node.op].reads_numbers, inputs)
         out = self.compute(*inputs)
         answer: Tensor = out[self.node.output] if isinstance(out, tuple | list) else out
         return answer
@@ -163,7 +170,7 @@ class Operation(nn.Module):
         for value, kind in zip(values, kinds, strict=True):
             floating = value.is_floating_point() and like.is_floating_point()
             dtype = like.dtype if floating else value.dtype
-            moved.append(value.to(like.device, dtype) if kind.sized else value)
+            moved.append(_moved(value, like.device, dtype) if kind.sized else value)
         return moved
 
     def follow(self, views: Sequence[View], shapes: Shapes) -> View:
@@ -173,8 +180,18 @@ class Operation(nn.Module):
         return self._follow(self.node, views, shapes) if local else views[0].widened()  # type: ignore[misc]
 
 
+def _moved(value: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Move a value; numbers that are stored once and repeated are moved once."""
+    stored = value[tuple(slice(0, 1) if step == 0 else slice(None) for step in value.stride())]
+    return stored.to(device, dtype).expand(value.shape)
+
+
 def numbers(values: Tensor | None) -> list[Any]:
     """Return the numbers of a small tensor; none if there is no tensor."""
+    if values is not None and values.is_meta:
+        raise Refused("needs numbers that depend on the data; export the network with constants for them")
+    if values is not None and values.numel() > MAX_CONSTANT:
+        raise Refused(f"reads {values.numel()} numbers one by one; at most {MAX_CONSTANT} are accepted")
     return [] if values is None else [values.item()] if values.ndim == 0 else values.tolist()
 
 

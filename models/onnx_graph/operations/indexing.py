@@ -36,7 +36,8 @@ def slices(node: Node) -> Local:
     def compute(x: Tensor, *figures: Tensor | None) -> Tensor:
         for axis, planes in _ranges(x.shape, *figures, *[None] * (4 - len(figures))).items():
             if planes.step < 0 or not planes:
-                x = x.index_select(axis, torch.tensor(planes, dtype=torch.int64, device="cpu").to(x.device))
+                places = torch.arange(len(planes), device=x.device) * planes.step + planes.start
+                x = x.index_select(axis, places)
             else:
                 x = x[(slice(None),) * axis + (slice(planes.start, planes.stop, planes.step),)]
         return x
@@ -98,9 +99,9 @@ def _ends(node: Node, rank: int, pads: Tensor | None, axes: Tensor | None) -> tu
     return before, after
 
 
-def _places(size: int, before: int, after: int, mode: str) -> Tensor:
+def _places(size: int, before: int, after: int, mode: str, device: torch.device) -> Tensor:
     """Return which plane stands at each place, for paddings that repeat planes."""
-    places = torch.arange(-before, size + after, device="cpu")
+    places = torch.arange(-before, size + after, device=device)
     if mode == "edge":
         return places.clamp(0, size - 1)
     if mode == "wrap":
@@ -124,7 +125,7 @@ def padding(node: Node) -> Local:
             return pad(x, before, after, numbers(value)[0] if numbers(value) else 0)
         for axis, (first, last) in enumerate(zip(before, after, strict=True)):
             if first or last:
-                x = x.index_select(axis, _places(x.shape[axis], first, last, mode).to(x.device))
+                x = x.index_select(axis, _places(x.shape[axis], first, last, mode, x.device))
         return x
 
     return Local(compute, _follow_padding)

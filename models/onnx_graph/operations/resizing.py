@@ -89,10 +89,10 @@ class Resizing:
                 found[axis] = _Axis(shape[axis], wanted, ratio, begin, end)
         return found
 
-    def places(self, axis: _Axis) -> Tensor:
+    def places(self, axis: _Axis, device: str) -> Tensor:
         """Return where each new plane lies among the old ones."""
         # In float32, as onnxruntime: where rounding decides which plane is the nearest, both take the same.
-        at = torch.arange(axis.wanted, dtype=torch.float32, device="cpu")
+        at = torch.arange(axis.wanted, dtype=torch.float32, device=device)
         match self.coordinates:
             case "asymmetric":
                 return at / axis.scale
@@ -113,15 +113,15 @@ class Resizing:
                 return centre * (1 - adjusted) + (at + 0.5) / axis.scale - 0.5
         return (at + 0.5) / axis.scale - 0.5
 
-    def weights(self, axis: _Axis) -> tuple[Tensor, Tensor]:
+    def weights(self, axis: _Axis, device: str) -> tuple[Tensor, Tensor]:
         """Return which old planes each new one is made of, and their weights, `(new planes, neighbours)`."""
-        at = self.places(axis)
+        at = self.places(axis, device)
         if self.mode == "nearest":
-            return self._round(at).clamp(0, axis.size - 1).unsqueeze(1), torch.ones(len(at), 1, device="cpu")
+            return self._round(at).clamp(0, axis.size - 1).unsqueeze(1), torch.ones(len(at), 1, device=device)
         stretch = min(axis.scale, 1.0) if self.antialias else 1.0
         radius = (1 if self.mode == "linear" else 2) / stretch
         span = math.ceil(2 * radius) + 1
-        planes = torch.floor(at - radius).long().unsqueeze(1) + torch.arange(span, device="cpu")
+        planes = torch.floor(at - radius).long().unsqueeze(1) + torch.arange(span, device=device)
         distance = (planes - at.unsqueeze(1)) * stretch
         weights = self._kernel(distance.abs())
         inside = (planes >= 0) & (planes < axis.size)
@@ -163,12 +163,17 @@ def resize(node: Node) -> Local:
         if _as_torch(settings, x, axes):
             return _interpolated(settings, x, axes)
         for index, axis in axes.items():
-            x = _resampled(x, index, *settings.weights(axis))
+            x = _resampled(x, index, *settings.weights(axis, _beside(x)))
         if settings.coordinates == "tf_crop_and_resize":
             x = _outside(x, settings, axes)
         return x
 
     return Local(compute, _follow)
+
+
+def _beside(x: Tensor) -> str:
+    """Return where the places of planes are computed: a GPU divides otherwise than a CPU."""
+    return "meta" if x.is_meta else "cpu"
 
 
 def _as_torch(settings: Resizing, x: Tensor, axes: dict[int, _Axis]) -> bool:
@@ -209,7 +214,7 @@ def _resampled(x: Tensor, index: int, planes: Tensor, weights: Tensor) -> Tensor
 def _outside(x: Tensor, settings: Resizing, axes: dict[int, _Axis]) -> Tensor:
     """Replace what was asked for from beyond the volume."""
     for index, axis in axes.items():
-        at = settings.places(axis)
+        at = settings.places(axis, _beside(x))
         beyond = ((at < 0) | (at > axis.size - 1)).to(x.device).reshape(-1, *[1] * (x.ndim - index - 1))
         x = torch.where(beyond, torch.full_like(x, settings.outside), x)
     return x

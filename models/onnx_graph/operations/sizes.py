@@ -25,13 +25,15 @@ def size(node: Node) -> Local:
     return Local(lambda x: torch.tensor(x.numel(), device="cpu"), constant)
 
 
-@operator("ConstantOfShape", becomes="`torch.full`, on the CPU", numbers=(0,), smooth=False)
+@operator(
+    "ConstantOfShape", becomes="`torch.full` and `Tensor.expand`, on the CPU", numbers=(0,), smooth=False
+)
 def constant_of_shape(node: Node) -> Any:
     """Build a value of a given shape that is one number throughout."""
     value = node.attributes.get("value", torch.zeros(1, device="cpu"))
 
     def compute(sizes: Tensor) -> Tensor:
-        return torch.full(numbers(sizes), value.item(), dtype=value.dtype, device="cpu")
+        return torch.full((), value.item(), dtype=value.dtype, device="cpu").expand(numbers(sizes))
 
     return compute
 

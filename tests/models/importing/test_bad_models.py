@@ -62,6 +62,61 @@ def inflated() -> onnx.ModelProto:
     return simple(nodes, [size], shape=["batch", 1, 1, 1, 1])
 
 
+def doubling(*bodies: tuple[str, ...]) -> onnx.ModelProto:
+    """A model that calls the last of its functions; each is a chain of calls of others."""
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    functions = []
+    for index, calls in enumerate(bodies):
+        names = ["a", *(f"v{step}" for step in range(len(calls) - 1)), "b"]
+        nodes = [
+            helper.make_node(op, [before], [after], domain="" if op == "Relu" else "own")
+            for op, before, after in zip(calls, names, names[1:], strict=False)
+        ]
+        functions.append(helper.make_function("own", f"f{index}", ["a"], ["b"], nodes, imports))
+    call = helper.make_node(f"f{len(bodies) - 1}", ["x"], ["y"], domain="own")
+    model = simple([call])
+    model.functions.extend(functions)
+    model.opset_import.append(imports[1])
+    return model
+
+
+def laughing(count: int) -> onnx.ModelProto:
+    """Each function calls the one before it twice."""
+    return doubling(("Relu",), *((f"f{index}",) * 2 for index in range(count)))
+
+
+def heavy() -> onnx.ModelProto:
+    """Few nodes, but each call brings a copy of a large constant along."""
+    model = laughing(12)
+    weight = numpy_helper.from_array(np.zeros(1 << 18, np.float32))
+    model.functions[0].node.append(helper.make_node("Constant", [], ["w"], value=weight))
+    return model
+
+
+def outside_in_a_function() -> onnx.ModelProto:
+    model = doubling(("Relu",))
+    weight = external("../secret.bin").graph.initializer[0]
+    model.functions[0].node.append(helper.make_node("Constant", [], ["w"], value=weight))
+    return model
+
+
+def outside_in_a_branch() -> onnx.ModelProto:
+    branch = helper.make_graph(
+        [helper.make_node("Identity", ["w"], ["z"])],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, None)],
+        [external("../secret.bin").graph.initializer[0]],
+    )
+    return simple([helper.make_node("If", ["c"], ["y"], "choose", then_branch=branch, else_branch=branch)])
+
+
+def without_output() -> onnx.ModelProto:
+    model = simple()
+    del model.graph.output[:]
+    return model
+
+
 BAD: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "wrong opset": (lambda: simple(opset=9), "opset 9, but 11 to 23"),
     "unknown operator": (
@@ -89,6 +144,16 @@ BAD: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "two axes": (lambda: simple(shape=["batch", 10], out=(TensorProto.FLOAT, ["batch", 10])), "has 2 axes"),
     "three channels": (lambda: simple(shape=["batch", 3, *SHAPE]), "3 channels"),
     "whole numbers": (lambda: simple(kind=TensorProto.INT64), "is INT64"),
+    "external data in a function": (outside_in_a_function, "outside the model's folder"),
+    "external data in a branch": (outside_in_a_branch, "outside the model's folder"),
+    "functions that double": (lambda: laughing(40), "has .* nodes, with its functions inlined"),
+    "functions that copy": (heavy, "takes up to .* bytes with its functions inlined"),
+    "a function that calls itself": (lambda: doubling(("Relu", "f0")), "call themselves"),
+    "functions too deep": (
+        lambda: doubling(("Relu",), *((f"f{index}",) for index in range(100))),
+        "more than 64 deep",
+    ),
+    "no output": (without_output, "has no output"),
     "no node": (lambda: onnx.ModelProto(ir_version=8), "has no node"),
 }
 
@@ -176,6 +241,27 @@ def test_weights_beside_the_model_are_read(folder: Path) -> None:
     file.write_bytes(external("weights.bin", "16", "16").SerializeToString())
     source = read_onnx(file)
     np.testing.assert_array_equal(numpy_helper.to_array(source.model.graph.initializer[0]), [4, 5, 6, 7])
+
+
+def test_weights_of_a_functions_body_are_read(folder: Path) -> None:
+    model = doubling(("Relu",))
+    weight = external("weights.bin", "16", "16").graph.initializer[0]
+    model.functions[0].node.append(helper.make_node("Constant", [], ["w"], value=weight))
+    file = folder / "good.onnx"
+    file.write_bytes(model.SerializeToString())
+    found = read_onnx(file).model.functions[0].node[1].attribute[0].t
+    np.testing.assert_array_equal(numpy_helper.to_array(found), [4, 5, 6, 7])
+
+
+def test_what_the_output_does_not_need_is_taken_out(folder: Path) -> None:
+    nodes = [
+        helper.make_node("ConstantOfShape", ["huge"], ["z"], "unread"),
+        helper.make_node("Relu", ["x"], ["y"], "read"),
+    ]
+    file = folder / "good.onnx"
+    huge = numpy_helper.from_array(np.array([1 << 50], np.int64), "huge")
+    file.write_bytes(simple(nodes, [huge]).SerializeToString())
+    assert [node.name for node in read_onnx(file).model.graph.node] == ["read"]
 
 
 def test_bytes_are_bounded_together(folder: Path) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from models import layer_table
+from models.onnx_graph.graph import MAX_PARTS
 from models.onnx_graph.naming import layer_names
 from models.onnx_graph.network import build_empty, loaded
 from models.onnx_graph.translate import translate
@@ -60,4 +61,15 @@ def test_a_bundle_cannot_bring_a_name_in_that_is_code_or_hides_an_attribute(name
     found = translate(model_of([helper.make_node("Relu", ["x"], ["y"])], 18, {}, [1, 1, 3]))
     found.graph["nodes"][0]["layers"] = [name]
     with pytest.raises(ValueError, match=re.compile("name|called")):
+        build_empty(found.graph)
+
+
+def test_a_name_of_thousands_of_parts_is_cut_and_a_bundle_cannot_bring_one_in() -> None:
+    deep = "a." * 3000 + "b"
+    name = layer_names([deep])[deep]
+    assert name.count(".") == MAX_PARTS - 1
+    found = translate(model_of([helper.make_node("Relu", ["x"], [deep])], 18, {}, [1, 1, 3], outputs=[deep]))
+    assert [layer.name for layer in layer_table(build_empty(found.graph), (3,), (1.0,))] == [name]
+    found.graph["nodes"][0]["layers"] = [deep]
+    with pytest.raises(ValueError, match=f"more than {MAX_PARTS} parts"):
         build_empty(found.graph)
