@@ -9,8 +9,8 @@ _GRAVITY = ("warning", "unknown", "fair", "good")
 NONE = "-"
 
 THRESHOLDS = {
-    "seed_agreement": ("Agreement between seeds, median", "at least"),
-    "above_random": ("Advantage over the network with random weights", "above"),
+    "seed_agreement": ("Agreement between seeds, the least of all units", "at least"),
+    "above_random": ("Lead over the network with random weights, the least of all units", "at least"),
     "shortcuts": ("Kinds of shortcut found", "at most"),
 }
 
