@@ -187,8 +187,8 @@ def _position(probed: vis.ProbedUnit) -> tuple[float, float, float] | None:
 
 def _drawn(exemplar: Exemplar) -> bytes:
     """Draw sagittal, coronal and axial slices through the place as PNG; without one, through the middle."""
-    image = nibabel.as_closest_canonical(nibabel.load(exemplar.image.path))  # type: ignore[arg-type]
-    voxels = np.squeeze(np.asarray(image.get_fdata(dtype=np.float32)))  # type: ignore[attr-defined]
+    image = nibabel.as_closest_canonical(nibabel.load(exemplar.image.path))
+    voxels = np.squeeze(np.asarray(image.get_fdata(dtype=np.float32)))
     middle = (np.array(voxels.shape) - 1) / 2
     if exemplar.position_mm is not None:
         middle = apply_affine(np.linalg.inv(image.affine), exemplar.position_mm)

@@ -31,14 +31,14 @@ controls:
 # column of participants.tsv that names the classes.
 # images: images
 # labels: diagnosis
-{probes}
+
 # batch: 8                      # most pictures of one job
 
 # Exit code 1 if one of these does not hold.
 thresholds:
   seed_agreement: 0.1           # least correlation of a unit's pictures between seeds
   # above_random: 0.0           # least lead over the random network in agreement, selectivity and transfer
-{shortcuts}"""
+"""
 _READABLE = """\
   readable:                     # fewer, smoother changes that set a class apart; see docs/study.md
     steps: {steps}
@@ -75,8 +75,6 @@ def template(model: pb.Model) -> str:
         version=model.version,
         units="\n".join([*lines, ""]),
         readable=readable,
-        probes="",
-        shortcuts="",
     )
 
 
