@@ -201,10 +201,20 @@ def shortcuts(report: Mapping[str, Any]) -> dict[str, Any]:
         {
             "kind": each["kind"],
             "words": each["words"],
-            "figures": f"Effect {number(each['effect'])}, of controls {number(each['control'])}.",
+            "figures": _effect(each),
         }
         for each in section["found"]
     ]
     kinds = len({each["kind"] for each in found})
     heading = f"The model takes {'a shortcut' if kinds == 1 else f'{kinds} shortcuts'}"
     return {"kind": "alarm", "heading": heading, "found": found, "tested": tested}
+
+
+def _effect(found: Mapping[str, Any]) -> str:
+    """Say how large a shortcut's effect is, and on the network with random weights if that is known."""
+    if found["effect"] is None:
+        return ""
+    text = f"Effect {number(found['effect'])}"
+    if found["control"] is not None:
+        text += f", on the network with random weights {number(found['control'])}"
+    return f"{text}."
