@@ -9,8 +9,8 @@ _GRAVITY = ("warning", "unknown", "fair", "good")
 NONE = "-"
 
 THRESHOLDS = {
-    "seed_agreement": ("Agreement between seeds, median", "at least"),
-    "above_random": ("Advantage over the network with random weights", "above"),
+    "seed_agreement": ("Agreement between seeds, the least of all units", "at least"),
+    "above_random": ("Lead over the network with random weights, the least of all units", "at least"),
     "shortcuts": ("Kinds of shortcut found", "at most"),
 }
 
@@ -201,10 +201,20 @@ def shortcuts(report: Mapping[str, Any]) -> dict[str, Any]:
         {
             "kind": each["kind"],
             "words": each["words"],
-            "figures": f"Effect {number(each['effect'])}, of controls {number(each['control'])}.",
+            "figures": _effect(each),
         }
         for each in section["found"]
     ]
     kinds = len({each["kind"] for each in found})
     heading = f"The model takes {'a shortcut' if kinds == 1 else f'{kinds} shortcuts'}"
     return {"kind": "alarm", "heading": heading, "found": found, "tested": tested}
+
+
+def _effect(found: Mapping[str, Any]) -> str:
+    """Say how large a shortcut's effect is, and on the network with random weights if that is known."""
+    if found["effect"] is None:
+        return ""
+    text = f"Effect {number(found['effect'])}"
+    if found["control"] is not None:
+        text += f", on the network with random weights {number(found['control'])}"
+    return f"{text}."
