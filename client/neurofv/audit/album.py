@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import UnidentifiedImageError
 
 from neurofv.audit import drawing
@@ -16,8 +17,8 @@ from neurofv.audit.figures import picture_name
 from neurofv.errors import InvalidRequest
 
 REFERENCE = "reference.nii.gz"
-# Enough for a median, and little enough for the memory.
-_FOR_MEDIAN = 25
+# Enough for a median, and little enough for the memory; of fewer units it would be theirs.
+_FOR_MEDIAN, _LEAST_UNITS = 25, 3
 # Pixels for each millimetre; where a report has very many pictures, the small ones shrink.
 _LARGE, _SMALL, _MANY = 1.5, 1.0, 500
 
@@ -71,29 +72,19 @@ class Album:
         self.volumes: dict[str, str] = {}
 
     @cached_property
-    def _samples(self) -> list[Grid]:
-        """Pictures of different units, of the trained network."""
-        firsts = [
-            next((picture for picture in unit["pictures"] if picture["control"] == "none"), None)
-            for unit in self._units
-        ]
-        known = [picture for picture in firsts if picture is not None]
-        return [self._grid(picture) for picture in known[:: -(-len(known) // _FOR_MEDIAN) or 1]]
-
-    @cached_property
     def _common(self) -> Grid | None:
-        """What pictures of different units have in common, which says nothing of one unit."""
-        return drawing.backdrop(self._samples)
+        """What pictures have in common across units, seeds and controls: it says nothing of one unit."""
+        if sum(bool(unit["pictures"]) for unit in self._units) < _LEAST_UNITS:
+            return None
+        pictures = [picture for unit in self._units for picture in unit["pictures"]]
+        chosen = np.unique(np.linspace(0, len(pictures) - 1, _FOR_MEDIAN).astype(int))
+        return drawing.median([self._grid(pictures[index]) for index in chosen])
 
     @cached_property
     def ground(self) -> Grid | None:
         """The brain from which the pictures began; None if nothing tells it."""
         path = self._folder / REFERENCE
-        if path.exists():
-            reference = drawing.read_grid(path)
-            if not self._samples or reference.data.shape == self._samples[0].data.shape:
-                return reference
-        return self._common
+        return drawing.read_grid(path) if path.exists() else self._common
 
     def _strongest(self, grid: Grid) -> Voxel:
         grounds = [ground for ground in (self.ground, self._common) if ground is not None]

@@ -83,23 +83,10 @@ def read_grid(file: Path | bytes) -> Grid:
     return Grid(data, turned.affine, (low, high))
 
 
-def backdrop(pictures: Sequence[Grid]) -> Grid | None:
-    """Return what pictures of different units have in common.
-
-    Parameters
-    ----------
-    pictures : sequence of Grid
-        Of one grid, of different units.
-
-    Returns
-    -------
-    Grid or None
-        Their median in each voxel; None for fewer than three, which do not tell what is common.
-    """
-    if len(pictures) < 3:
-        return None
-    median = np.median(np.stack([each.data for each in pictures]), axis=0).astype(np.float32)
-    return Grid(median, pictures[0].affine, pictures[0].limits)
+def median(pictures: Sequence[Grid]) -> Grid:
+    """Return the median of pictures of one grid in each voxel."""
+    middle = np.median(np.stack([each.data for each in pictures]), axis=0).astype(np.float32)
+    return Grid(middle, pictures[0].affine, pictures[0].limits)
 
 
 def strongest_voxel(picture: Grid, grounds: Sequence[Grid]) -> Voxel:
@@ -192,8 +179,9 @@ def _mark(view: Image.Image, x: float, y: float, sides: bool) -> None:
     draw.line([(0, y), (x - gap, y)], fill=_CROSS)
     draw.line([(x + gap, y), (view.width, y)], fill=_CROSS)
     if sides:
-        draw.text((4, 2), "L", fill=_LETTER)
-        draw.text((view.width - 4, 2), "R", fill=_LETTER, anchor="ra")
+        size = max(10.0, 0.07 * view.height)
+        draw.text((4, 2), "L", fill=_LETTER, font_size=size)
+        draw.text((view.width - 4, 2), "R", fill=_LETTER, anchor="ra", font_size=size)
 
 
 def _side_by_side(views: Sequence[Image.Image]) -> tuple[bytes, int, int]:

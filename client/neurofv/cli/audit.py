@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
+from rich.table import Column
 
 from neurofv.cli.console import err, out, reporting
 from neurofv.cli.groups import Connection, grouped
@@ -117,14 +118,15 @@ def _named(plan: Path, call: Callable[[], Any]) -> Any:
 def _bar() -> Iterator[Callable[["Progress"], None]]:
     """Show one bar for all of an audit; yield what is to be called with its progress."""
     columns = [
-        BarColumn(bar_width=30),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TextColumn("{task.fields[pictures]}"),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}"),
-        TextColumn("{task.description}"),
+        BarColumn(bar_width=16),
+        TextColumn("{task.percentage:>3.0f} %", table_column=Column(min_width=5)),
+        TextColumn("{task.fields[pictures]}", table_column=Column(min_width=14)),
+        TimeElapsedColumn(table_column=Column(min_width=7)),
+        TextColumn("{task.fields[left]}", table_column=Column(min_width=10)),
+        # What is too long for the line is cut here.
+        TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
     ]
-    with Bars(*columns, console=err) as bars:
+    with Bars(*columns, console=err, expand=True) as bars:
         task = bars.add_task("", total=1.0, pictures="", left="")
 
         def show(progress: "Progress") -> None:

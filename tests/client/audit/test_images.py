@@ -1,0 +1,65 @@
+"""Real images, and where their classes come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neurofv import InvalidRequest
+from neurofv.audit.images import digest_of, examples, find_images
+from neurofv.audit.plan import read_plan
+from neurofv.v1 import model_service_pb2 as pb
+
+MODEL = pb.Model(name="m", classes=["F", "M"])
+
+
+def images(folder: Path, **fields: Any) -> Any:
+    content = {"audit": 1, "model": "m", "units": [{"classes": "all"}], "images": str(folder), **fields}
+    return find_images(read_plan(content), MODEL)
+
+
+def write(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+    return folder
+
+
+def test_folders_name_classes(tmp_path: Path) -> None:
+    write(tmp_path, "F/a.nii.gz", "M/b.nii", "others/c.mgz", "d.nii.gz", "F/notes.txt", "F/a_mask.nii.gz")
+    found = images(tmp_path)
+    assert {image.name: image.class_name for image in found} == {
+        **{"a.nii.gz": "F", "b.nii": "M", "c.mgz": "", "d.nii.gz": ""}
+    }
+    assert examples(found) == {"F": [b"F/a.nii.gz"], "M": [b"M/b.nii"]}
+    before = digest_of(found)
+    (tmp_path / "d.nii.gz").write_bytes(b"another")
+    assert digest_of(images(tmp_path)) != before
+    assert digest_of([]) == ""
+
+
+def test_a_column_of_the_participants_names_classes(tmp_path: Path) -> None:
+    write(tmp_path, "sub-01/anat/sub-01_T1w.nii.gz", "sub-02/anat/sub-02_T1w.nii.gz", "sub-03_T1w.nii.gz")
+    (tmp_path / "participants.tsv").write_text("participant_id\tsex\nsub-01\tF\nsub-02\tM\nsub-03\tX\n")
+    found = images(tmp_path, labels="sex")
+    assert [image.class_name for image in found] == ["F", "M", ""]
+    with pytest.raises(InvalidRequest, match="it has: participant_id, sex") as caught:
+        images(tmp_path, labels="age")
+    assert caught.value.field == "labels"
+    (tmp_path / "participants.tsv").unlink()
+    with pytest.raises(InvalidRequest, match=r"participants\.tsv"):
+        images(tmp_path, labels="sex")
+
+
+def test_what_is_missing_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match=r"holds \.nii"):
+        images(tmp_path)
+    write(tmp_path, "F/a.nii.gz", "F/b.nii.gz", "M/c.nii.gz")
+    paths = {"controls": {"real_images": True}}
+    with pytest.raises(InvalidRequest, match="2 of F, 1 of M") as caught:
+        images(tmp_path, **paths)
+    assert caught.value.field == "controls.real_images"
+    # One of another class is enough where only one is driven.
+    assert len(images(tmp_path, **paths, units=[{"classes": ["F"]}])) == 3
