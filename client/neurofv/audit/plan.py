@@ -256,7 +256,9 @@ def _check_needs(plan: Plan) -> None:
     content, limits = plan.content, plan.thresholds
     for needed, name, value, remedy in (
         (plan.paths, "controls.real_images", True, "name `images`, with a class each"),
+        (content["probes"], "probes", True, "name `images`, which the nuisances are added to"),
         ("labels" in content, "labels", content.get("labels"), "name `images`, whose classes they are"),
+        ("shortcuts" in limits, "thresholds.shortcuts", limits.get("shortcuts"), "name `images`"),
     ):
         if needed and plan.images is None:
             raise InvalidRequest(name, value, f"{remedy}, or leave it out")
@@ -266,6 +268,10 @@ def _check_needs(plan: Plan) -> None:
             raise InvalidRequest(
                 f"{group.path}.channels", value, "name `images` to rank them on, or list them"
             )
+    if "shortcuts" in limits and not content["probes"]:
+        raise InvalidRequest(
+            "thresholds.shortcuts", limits["shortcuts"], "set `probes: true`, or leave it out"
+        )
     if "seed_agreement" in limits and len(plan.seeds) < 2:
         raise InvalidRequest(
             "thresholds.seed_agreement", limits["seed_agreement"], "give two `seeds` at least"

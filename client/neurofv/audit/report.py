@@ -49,6 +49,7 @@ def make_report(
     images: Sequence[RealImage],
     exemplars: Mapping[str, list[dict[str, Any]]],
     failures: Iterable[Failure],
+    shortcuts: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Put a report together.
 
@@ -68,6 +69,8 @@ def make_report(
         Of them, those that drive each unit most, by its id.
     failures : iterable of Failure
         What could not be made.
+    shortcuts : dict, optional
+        What the search for shortcuts has found, if there was one.
 
     Returns
     -------
@@ -80,7 +83,7 @@ def make_report(
         for unit in units
     ]
     failed = sorted([*failures, *_dead(folder)], key=lambda failure: failure.key)
-    thresholds = _thresholds(plan, list(chain.from_iterable(standings.values())))
+    thresholds = _thresholds(plan, list(chain.from_iterable(standings.values())), shortcuts)
     return {
         "report": VERSION,
         "neurofv": neurofv.__version__,
@@ -90,10 +93,10 @@ def make_report(
         "reference": REFERENCE,
         "images": _images(images),
         "units": told,
-        "shortcuts": None,
+        "shortcuts": shortcuts,
         "thresholds": thresholds,
         "failed": [failure.content() for failure in failed],
-        "summary": _summary(model, told, failed, thresholds),
+        "summary": _summary(model, told, failed, thresholds, shortcuts),
         "passed": all(threshold["passed"] for threshold in thresholds),
     }
 
@@ -177,16 +180,19 @@ def _dead(folder: Folder) -> list[Failure]:
     return [Failure(key, "UNIT_DEAD", words) for key in folder.pictures if is_dead(folder, key)]
 
 
-def _thresholds(plan: Plan, standings: Sequence[Standing]) -> list[dict[str, Any]]:
+def _thresholds(
+    plan: Plan, standings: Sequence[Standing], shortcuts: dict[str, Any] | None
+) -> list[dict[str, Any]]:
     """Hold the figures against the plan's limits; what is not known fails: nothing shows that it holds."""
-    lowest = {
+    known: dict[str, float | None] = {
         "seed_agreement": _least(each.own.seed_agreement for each in standings),
+        "shortcuts": None if shortcuts is None else len({each["kind"] for each in shortcuts["found"]}),
         "above_random": _least(
             min(leads(each.own, each.random).values(), default=None) for each in standings
         ),
     }
     return [
-        {"id": name, "limit": limit, "value": lowest.get(name), "passed": _holds(lowest.get(name), limit)}
+        {"id": name, "limit": limit, "value": known.get(name), "passed": _holds(name, known.get(name), limit)}
         for name, limit in sorted(plan.thresholds.items())
     ]
 
@@ -197,8 +203,10 @@ def _least(values: Iterable[float | None]) -> float | None:
     return None if None in found else min((value for value in found if value is not None), default=None)
 
 
-def _holds(value: float | None, limit: float) -> bool:
-    return value is not None and value >= limit
+def _holds(name: str, value: float | None, limit: float) -> bool:
+    if value is None:
+        return False
+    return value <= limit if name == "shortcuts" else value >= limit
 
 
 def _summary(
@@ -206,6 +214,7 @@ def _summary(
     units: Sequence[dict[str, Any]],
     failed: Sequence[Failure],
     thresholds: Sequence[dict[str, Any]],
+    shortcuts: dict[str, Any] | None,
 ) -> list[str]:
     """Say in a few sentences what was found."""
     pictures = sum(len(unit["pictures"]) for unit in units)
@@ -221,6 +230,10 @@ def _summary(
         lines.append(f"{_ABOUT[about]}: {_listed(names)}")
     if not warned:
         lines.append("no unit gave cause for a warning")
+    if shortcuts is not None:
+        lines += [each["words"] for each in shortcuts["found"]] or [
+            "no shortcut was found among those tested"
+        ]
     if failed:
         lines.append(f"{_counted(len(failed), 'picture')} could not be made")
     for threshold in thresholds:

@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from neurofv.audit.exemplars import draw_exemplars, find_exemplars, rank_channels
-from neurofv.audit.folder import Folder
+from neurofv.audit.folder import REFERENCE, Folder
 from neurofv.audit.html import write_html
 from neurofv.audit.images import digest_of, examples, find_images
 from neurofv.audit.jobs import Finding, Queue, patient
 from neurofv.audit.plan import Plan, read_plan
+from neurofv.audit.probing import search_shortcuts
 from neurofv.audit.progress import Meter, Progress
 from neurofv.audit.report import Failure, make_report
 from neurofv.audit.tasks import Task, check_layers, find_tasks, find_units
 from neurofv.client import Client
-from neurofv.errors import NeurofvError
+from neurofv.errors import InvalidRequest, NeurofvError
 from neurofv.v1 import model_service_pb2 as pb
 from neurofv.v1 import visualization_service_pb2 as vis
 
@@ -70,6 +71,8 @@ def run_audit(
     name, version = read.model
     model = patient(client, lambda: client.model(name, version))
     check_layers(read, model)
+    if read.content["probes"] and not model.classes:
+        raise InvalidRequest("probes", True, "the model has no classes whose logits to look at; leave it out")
     images = find_images(read, model)
     folder = Folder(out)
     folder.open(read, model, digest_of(images))
@@ -82,7 +85,10 @@ def run_audit(
         real = examples(images) if read.paths else {}
         failures = _make_pictures(client, read, model, folder, find_tasks(read, units), real, on_progress)
         exemplars = draw_exemplars(folder.path, find_exemplars(client, model, units, images, say))
-        report = make_report(read, model, units, folder, images, exemplars, failures)
+        shortcuts = None
+        if read.content["probes"]:
+            shortcuts = search_shortcuts(client, model, images, folder.path / REFERENCE, say)
+        report = make_report(read, model, units, folder, images, exemplars, failures, shortcuts)
         folder.write_report(report)
         write_html(folder.path)
         code = PASSED if report["passed"] else THRESHOLD_FAILED

@@ -31,6 +31,7 @@ controls:
 # column of participants.tsv that names the classes.
 # images: images
 # labels: diagnosis
+# probes: true                  # show images with added nuisances, to find shortcuts; needs images
 
 # batch: 8                      # most pictures of one job
 
@@ -38,6 +39,7 @@ controls:
 thresholds:
   seed_agreement: 0.1           # least correlation of a unit's pictures between seeds
   # above_random: 0.0           # least lead over the random network in agreement, selectivity and transfer
+  # shortcuts: 0                # most kinds of shortcut that may be found; needs probes
 """
 _READABLE = """\
   readable:                     # fewer, smoother changes that set a class apart; see docs/study.md

@@ -147,6 +147,27 @@ def test_activations_are_compared_with_real_images(audited: Path) -> None:
     assert units[0]["pictures"][1]["evaluation"]["path"] is None
 
 
+def test_shortcuts_are_looked_for_if_the_plan_asks(running: Restarted, tmp_path: Path) -> None:
+    write_images(tmp_path / "images")
+    plan = {
+        **PLAN,
+        "units": [{"classes": ["grown"]}],
+        "strategies": {"default": {"steps": 2}},
+        "seeds": [0],
+        "controls": {"random_weights": False},
+        "images": "images",
+        "probes": True,
+        "thresholds": {"shortcuts": 99},
+    }
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
+    with neurofv.Client(running.target) as client:
+        report = client.audit(tmp_path / "plan.yaml", tmp_path / "out")
+    jsonschema.Draft202012Validator(schema("report")).validate(report)
+    kinds = {finding["kind"] for finding in report["shortcuts"]["found"]}
+    assert kinds <= set(report["shortcuts"]["tested"])
+    assert report["thresholds"] == [{"id": "shortcuts", "limit": 99, "value": len(kinds), "passed": True}]
+
+
 def test_the_volumes_are_a_derivative_of_bids(audited: Path) -> None:
     assert validate(audited / DATASET) == {}
 

@@ -1,0 +1,306 @@
+"""Shortcuts: does a model listen to what a scanner or a site adds to an image?
+
+The model is asked about real images and about twins of them, changed by a battery of nuisances
+(`neurofv.audit.nuisances`). Nobody says which shortcut to look for. A shortcut is what fulfils two conditions:
+
+- It moves the answer. How far is counted in distances between the classes: 1 is as far as from images of one
+  class to those of the other.
+- The images that the model tells apart differ in the same way (`neurofv.audit.traits`). Without this, a model
+  that looks for small lesions would be accused of sharpness, which it minds but does not use.
+
+So the images must be as the model's own cohort has them; in images without the shortcut nothing is found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from neurofv.audit.nuisances import Nuisance, Place, Variant, battery
+from neurofv.audit.traits import Traits, likeness
+
+Logits = Callable[[np.ndarray], np.ndarray]
+"""Answers one image `(X, Y, Z)` with the class logits `(classes,)`, after the model's own normalization."""
+LIMIT = 0.25
+"""Least effect of a shortcut."""
+ALIKE = 0.5
+"""Least likeness of a shortcut. Both limits were fixed on networks that take no part in the figures of
+docs/shortcuts.md."""
+FEWEST = 2
+"""Images that an audit needs."""
+SCREENED = 4
+"""Images by which the form of a nuisance is chosen: one of eight corners, one of eighteen fields."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """How far one kind of nuisance moves a model's answer.
+
+    Attributes
+    ----------
+    kind, words : str
+        The nuisance.
+    effect : float
+        Median movement over the images of a class, of the form and towards the class that moves most, in
+        distances between the two classes.
+    form : str
+        That form.
+    energy : float
+        Root mean square of what it changes, in parts of bright tissue.
+    moved : float
+        Share of those images whose answer changes.
+    away, towards : int
+        Classes that it moves images from and to.
+    likeness : float
+        Cosine, -1 to 1, between what it changes in images and what tells the two classes' images apart.
+    """
+
+    kind: str
+    words: str
+    effect: float
+    form: str
+    energy: float
+    moved: float
+    away: int
+    towards: int
+    likeness: float
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A shortcut that a model uses.
+
+    Attributes
+    ----------
+    kind, words : str
+        What it is; a plain sentence with the figure.
+    effect : float
+        As in `Effect`.
+    control : float or None
+        Effect of the same nuisance on the network with random weights.
+    evidence : dict
+        `form`, `energy`, `moved`, `away`, `towards`, `likeness`, and the rank by likeness.
+    """
+
+    kind: str
+    words: str
+    effect: float
+    control: float | None = None
+    evidence: dict[str, object] = field(default_factory=dict)
+
+
+def measure_effects(
+    logits: Logits,
+    images: Sequence[np.ndarray],
+    affine: np.ndarray,
+    mask: np.ndarray,
+    nuisances: dict[str, Nuisance] | None = None,
+) -> list[Effect]:
+    """Measure how far each nuisance moves a model's answers.
+
+    Parameters
+    ----------
+    logits : callable
+        The model. It is asked once an image, for each form of each nuisance about four of them, and for the
+        strongest form of each kind all.
+    images : sequence of numpy.ndarray
+        Real images `(X, Y, Z)` of any scale, as the model's cohort has them; some of each class.
+    affine : numpy.ndarray
+        Voxel to world in mm, shape `(4, 4)`.
+    mask : numpy.ndarray of bool
+        Where brains are, on the same grid.
+    nuisances : dict, optional
+        Instead of the whole battery.
+
+    Returns
+    -------
+    list of Effect
+        One a kind, in the battery's order.
+
+    Raises
+    ------
+    ValueError
+        There are fewer than two images, or their grid is not that of the mask.
+    """
+    if len(images) < FEWEST or any(image.shape != mask.shape for image in images):
+        shapes = sorted({image.shape for image in images})
+        raise ValueError(
+            f"images: {len(images)} of shapes {shapes}, mask of {mask.shape}; give at least {FEWEST} on its grid"
+        )
+    place = Place(np.asarray(affine, float), np.asarray(mask, bool))
+    scales = [_bright(image) for image in images]
+    units = [np.asarray(image, float) / scale for image, scale in zip(images, scales, strict=True)]
+    answers = np.stack([logits(np.asarray(image)) for image in images]).astype(float)
+
+    shown = _Shown(logits, units, scales, answers, place)
+    chosen = battery(place) if nuisances is None else nuisances
+    return [shown.strongest(nuisance) for nuisance in chosen.values()]
+
+
+def _bright(image: np.ndarray) -> float:
+    tissue = image[image != 0]
+    if not tissue.size or not np.isfinite(tissue).all():
+        raise ValueError("images: one is zero everywhere or holds NaN; give real ones")
+    return max(float(np.quantile(tissue, 0.995)), 1e-12)
+
+
+class _Shown:
+    """Images that were shown to a model, in units of their bright tissue, and what it answered."""
+
+    def __init__(
+        self,
+        logits: Logits,
+        units: Sequence[np.ndarray],
+        scales: Sequence[float],
+        answers: np.ndarray,
+        place: Place,
+    ) -> None:
+        self.logits, self.units, self.scales, self.place = logits, units, scales, place
+        self.answers, self.own = answers, answers.argmax(axis=1)
+        self.traits = Traits(place)
+        self.described = self.traits(units)
+
+    def ask(self, variant: Variant, rows: Sequence[int]) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Return the logits of some images' changed twins, and the twins."""
+        twins = [variant.change(self.units[row], place=self.place) for row in rows]
+        found = [self.logits(twin * self.scales[row]) for twin, row in zip(twins, rows, strict=True)]
+        return np.stack(found).astype(float), twins
+
+    def strongest(self, nuisance: Nuisance) -> Effect:
+        """Choose the form that moves a few images most, and measure it on all."""
+        few = _few(self.own)
+
+        def screened(variant: Variant) -> float:
+            return movement(self.answers, self.ask(variant, few)[0], few)[0]
+
+        forms = nuisance.variants
+        form = forms[0] if len(forms) == 1 else max(forms, key=screened)
+        changed, twins = self.ask(form, range(len(self.units)))
+        effect, moved, away, towards = movement(self.answers, changed, range(len(self.units)))
+        energy = float(
+            np.mean([np.sqrt(np.mean((a - b) ** 2)) for a, b in zip(twins, self.units, strict=True)])
+        )
+        here = self.own == away
+        after = self.traits([twin for twin, chosen in zip(twins, here, strict=True) if chosen])
+        alike = likeness(
+            self.described[here], after, self.described[here], self.described[self.own == towards]
+        )
+        words = nuisance.words
+        return Effect(nuisance.kind, words, effect, form.words, energy, moved, away, towards, alike)
+
+
+def _few(own: np.ndarray) -> list[int]:
+    """Take turns among the classes until there are images enough to choose a form by."""
+    turns = sorted(range(len(own)), key=lambda row: (int(np.sum(own[:row] == own[row])), row))
+    return turns[:SCREENED]
+
+
+def movement(
+    answers: np.ndarray, changed: np.ndarray, rows: Sequence[int]
+) -> tuple[float, float, int, int]:
+    """Say how far answers have moved towards another class.
+
+    Parameters
+    ----------
+    answers : numpy.ndarray
+        Logits of all images, shape `(images, classes)`.
+    changed : numpy.ndarray
+        Logits of the changed twins of some, shape `(len(rows), classes)`.
+    rows : sequence of int
+        Of which.
+
+    Returns
+    -------
+    tuple of float, float, int, int
+        The largest median movement between two classes, in distances between them; the share of the images
+        whose answer changed; the classes that it leaves and moves to.
+    """
+    own, before = answers.argmax(axis=1), answers[list(rows)]
+    shown = own[list(rows)]
+    best = (0.0, 0.0, 0, 0)
+    for away in np.unique(shown):
+        here = shown == away
+        for towards in range(answers.shape[1]):
+            if towards == away:
+                continue
+            margin = answers[:, towards] - answers[:, away]
+            near, there = np.median(margin[own == away]), margin[own == towards]
+            # Where no image is of the other class, it is taken to lie as far beyond the border.
+            distance = np.median(there) - near if there.size else -2 * near
+            steps = (changed - before)[here]
+            effect = float(np.median(steps[:, towards] - steps[:, away]) / max(distance, 1e-9))
+            if effect > best[0]:
+                moved = float(np.mean(changed[here].argmax(axis=1) != away))
+                best = (effect, moved, int(away), towards)
+    return best
+
+
+def find_shortcuts(
+    logits: Logits,
+    images: Sequence[np.ndarray],
+    affine: np.ndarray,
+    mask: np.ndarray,
+    classes: Sequence[str] = (),
+    control: Logits | None = None,
+    limit: float = LIMIT,
+    alike: float = ALIKE,
+) -> list[Finding]:
+    """Find the shortcuts that a model uses.
+
+    Parameters
+    ----------
+    logits, images, affine, mask
+        As in `measure_effects`.
+    classes : sequence of str
+        Names, for the sentences.
+    control : callable, optional
+        The network with random weights, whose effects are told beside the model's.
+    limit, alike : float
+        Least effect and likeness that are reported.
+
+    Returns
+    -------
+    list of Finding
+        The likeliest first: by likeness, for a model that listens to noise also minds smoothing.
+    """
+    effects = measure_effects(logits, images, affine, mask)
+    beside: dict[str, float] = {}
+    if control is not None and judge(effects, limit=limit, alike=alike):
+        beside = {each.kind: each.effect for each in measure_effects(control, images, affine, mask)}
+    return judge(effects, classes, beside, limit, alike)
+
+
+def judge(
+    effects: Sequence[Effect],
+    classes: Sequence[str] = (),
+    control: dict[str, float] | None = None,
+    limit: float = LIMIT,
+    alike: float = ALIKE,
+) -> list[Finding]:
+    """Turn effects into findings; see `find_shortcuts`."""
+    found = sorted(
+        (each for each in effects if each.effect >= limit and each.likeness >= alike),
+        key=lambda each: -each.likeness,
+    )
+    return [_finding(rank, effect, classes, control or {}) for rank, effect in enumerate(found, start=1)]
+
+
+def _finding(rank: int, effect: Effect, classes: Sequence[str], control: dict[str, float]) -> Finding:
+    names = [*classes, *(f"class {index}" for index in range(len(classes), effect.towards + effect.away + 1))]
+    words = (
+        f"The answer follows {effect.words}: {effect.form}, images of {names[effect.away]} move "
+        f"{effect.effect:.2f} of the way to {names[effect.towards]}, and {effect.moved:.0%} of them change "
+        f"their answer; images of the two differ in that way (likeness {effect.likeness:.2f})."
+    )
+    evidence: dict[str, object] = {
+        "form": effect.form,
+        "energy": effect.energy,
+        "moved": effect.moved,
+        "away": names[effect.away],
+        "towards": names[effect.towards],
+        "likeness": effect.likeness,
+        "rank": rank,
+    }
+    return Finding(effect.kind, words, effect.effect, control.get(effect.kind), evidence)
