@@ -52,7 +52,7 @@ def pictures(bundle: Bundle) -> Maps:
         )
         for event in engine.visualize(bundle.network(), spec):
             if isinstance(event, engine.Result):
-                found.append((event.volume.reshape(facts.input.shape) - reference).numpy())
+                found.append((event.image.reshape(facts.input.shape) - reference).numpy())
     return found
 
 

@@ -57,7 +57,8 @@ class Traits:
         return np.concatenate(parts)
 
     def _bands(self, image: np.ndarray) -> np.ndarray:
-        energy = np.abs(np.fft.fftn(image)) ** 2
+        # What lies in air has traits of its own.
+        energy = np.abs(np.fft.fftn(np.where(self.near, image, 0))) ** 2
         means = [np.mean(energy[part]) + 1e-12 for part in (*self.rings, *self.along)]
         peaks = [np.max(energy[ring]) / (np.mean(energy[ring]) + 1e-12) for ring in self.rings[1:4]]
         return np.log(np.array([*means, *peaks]) + 1e-12)

@@ -27,12 +27,13 @@ def spot(*box: slice) -> np.ndarray:
         ("side", spot(slice(0, 2), slice(10, 14), slice(8, 12))),
         ("edge", np.where(MASK & (AXES[2] > 0.6), 20, even())),
         ("fine", even() + 10 * np.random.default_rng(1).normal(size=SHAPE)),
-        ("coarse", even() + 5 * np.cos(np.pi * AXES[1])),
+        ("coarse", np.where(MASK, 1 + 5 * (AXES[1] + 1) + 0.2 * even(), 2.0)),
     ],
 )
 def test_a_map_tells_its_family(family: str, found: np.ndarray) -> None:
-    usual = map_figures([even()], AFFINE, MASK)
-    figures = map_figures([even(), found], AFFINE, MASK)
+    textured = np.where(MASK, np.random.default_rng(2).normal(size=SHAPE), 0.2)
+    usual = map_figures([textured if family == "coarse" else even()], AFFINE, MASK)
+    figures = map_figures([found], AFFINE, MASK)
     ratios = {name: figures[name] / max(usual[name], 1e-6) for name in figures}
     assert max(ratios, key=ratios.__getitem__) == family
 

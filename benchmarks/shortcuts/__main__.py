@@ -1,0 +1,83 @@
+"""Plant shortcuts, train networks on them, and ask who notices: `make bench-shortcuts`.
+
+What was made is kept in `benchmarks/shortcuts/.kept`, so that an interrupted run goes on; `--fresh` makes all
+of it again.
+"""
+
+from __future__ import annotations
+
+import shutil
+from functools import cache, partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.facts import write
+from benchmarks.shortcuts.asking import Row, mapped, probed
+from benchmarks.shortcuts.cohorts import Case, coarse
+from benchmarks.shortcuts.judging import judged
+from benchmarks.shortcuts.plants import SIGNALS
+from benchmarks.shortcuts.report import write_page
+from benchmarks.study.parallel import mapped as spread
+from training.cohort import Cohort, read_cohort
+
+KEPT = Path(__file__).parent / ".kept"
+CALIBRATION, SECOND = 1000, 100
+"""First seeds of the networks that limits are fixed on, and of a second clean network for each seed."""
+
+
+@cache
+def _cohort(root: Path) -> Cohort:
+    return coarse(read_cohort(root))
+
+
+def _asked(root: Path, case: Case) -> tuple[Row, Row]:
+    cohort = _cohort(root)
+    return probed(case, cohort, KEPT), mapped(case, cohort, KEPT)
+
+
+def calibrating() -> list[Case]:
+    """Return the networks that limits are fixed on: three shortcuts of the ten, and every clean twin."""
+    kinds = ["noise", "ringing", "side", *(kind for kind, each in SIGNALS.items() if not each.shortcut)]
+    return [Case(kind, CALIBRATION) for kind in kinds]
+
+
+def tested(seeds: int) -> list[Case]:
+    """Return the networks that figures come from: every shortcut, and two clean twins of every kind, by seed."""
+    return [
+        Case(kind, seed + first)
+        for seed in range(seeds)
+        for kind, each in SIGNALS.items()
+        for first in ((0,) if each.shortcut else (0, SECOND))
+    ]
+
+
+def main(
+    cohort: Annotated[Path, typer.Option(help="Real brains, a BIDS derivative.")] = Path("../shared/cohort"),
+    seeds: Annotated[int, typer.Option(min=1, help="Networks of each shortcut; of clean twins twice as many.")] = 3,
+    fresh: Annotated[bool, typer.Option(help="Train everything again.")] = False,
+    only_kept: Annotated[bool, typer.Option(help="Judge what an interrupted run left.")] = False,
+) -> None:
+    """Train, ask, judge, and write the page."""
+    if fresh:
+        shutil.rmtree(KEPT, ignore_errors=True)
+    first, second = calibrating(), tested(seeds)
+    if only_kept:
+        first, second = ([case for case in cases if _is_kept(case)] for cases in (first, second))
+    found = spread(partial(_asked, cohort), [*first, *second], "networks")
+    settled, judged_on = found[: len(first)], found[len(first) :]
+    maps = {case.name: row for case, (_, row) in zip(second, judged_on, strict=True)}
+    figures = judged(
+        [row for row, _ in settled], [row for row, _ in judged_on], maps, [row for _, row in settled]
+    )
+    write("shortcuts", figures)
+    write_page(figures)
+
+
+def _is_kept(case: Case) -> bool:
+    return (KEPT / "models" / case.name / "1").is_dir()
+
+
+if __name__ == "__main__":
+    typer.run(main)
