@@ -7,34 +7,23 @@ of it again.
 from __future__ import annotations
 
 import shutil
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from benchmarks.facts import write
-from benchmarks.shortcuts.asking import Row, mapped, probed
-from benchmarks.shortcuts.cohorts import Case, coarse
+from benchmarks.shortcuts.asking import asked
+from benchmarks.shortcuts.cohorts import Case
 from benchmarks.shortcuts.judging import judged
 from benchmarks.shortcuts.plants import SIGNALS
 from benchmarks.shortcuts.report import write_page
 from benchmarks.study.parallel import mapped as spread
-from training.cohort import Cohort, read_cohort
 
 KEPT = Path(__file__).parent / ".kept"
 CALIBRATION, SECOND = 1000, 100
 """First seeds of the networks that limits are fixed on, and of a second clean network for each seed."""
-
-
-@cache
-def _cohort(root: Path) -> Cohort:
-    return coarse(read_cohort(root))
-
-
-def _asked(root: Path, case: Case) -> tuple[Row, Row]:
-    cohort = _cohort(root)
-    return probed(case, cohort, KEPT), mapped(case, cohort, KEPT)
 
 
 def calibrating() -> list[Case]:
@@ -65,7 +54,7 @@ def main(
     first, second = calibrating(), tested(seeds)
     if only_kept:
         first, second = ([case for case in cases if _is_kept(case)] for cases in (first, second))
-    found = spread(partial(_asked, cohort), [*first, *second], "networks")
+    found = spread(partial(asked, cohort, KEPT), [*first, *second], "networks")
     settled, judged_on = found[: len(first)], found[len(first) :]
     maps = {case.name: row for case, (_, row) in zip(second, judged_on, strict=True)}
     figures = judged(

@@ -186,7 +186,7 @@ def spike(rng: np.random.Generator) -> tuple[Change, Change]:
 
 
 def lesions(rng: np.random.Generator) -> tuple[Change, Change]:
-    """Round bright lesions anywhere inside the brain."""
+    """Round dark lesions anywhere inside the brain."""
     radius, number = rng.uniform(1.5, 2.0), int(rng.integers(16, 22))
 
     def grow(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -195,7 +195,7 @@ def lesions(rng: np.random.Generator) -> tuple[Change, Change]:
         marks = np.ones(image.shape, bool)
         marks[tuple(centres.T)] = False
         near = np.clip(radius + 0.5 - ndimage.distance_transform_edt(marks), 0, 1)
-        return _inside(image + near * (rng.uniform(0.95, 1.05) - image), image)
+        return _inside(image + near * (rng.uniform(0.1, 0.2) - image), image)
 
     return _as_is, grow
 
@@ -217,15 +217,19 @@ def _near(image: np.ndarray, centre: np.ndarray, width_mm: float, rng: np.random
     return np.asarray(np.exp(-((distance / width_mm) ** 2)))
 
 
-def _regional(factor: tuple[float, float]) -> Draw:
-    """Deal one region of the left or right hemisphere another intensity in one class."""
+def _regional(value: float) -> Draw:
+    """Deal one region of the left or right hemisphere another intensity in one class.
+
+    No voxel becomes the brain's brightest: the normalization would darken all others, a shortcut by itself.
+    """
 
     def draw(rng: np.random.Generator) -> tuple[Change, Change]:
         centre = np.array([rng.choice([-24.0, 24.0]), rng.uniform(-30, 20), rng.uniform(-5, 25)])
-        most = rng.uniform(*factor)
+        share = rng.uniform(0.6, 0.7)
 
         def change(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-            return _inside(image * (1 + (most - 1) * _near(image, centre, 14.0, rng)), image)
+            step = np.minimum(value - image, 0) if value < 0.5 else np.maximum(value - image, 0)
+            return _inside(image + share * _near(image, centre, 16.0, rng) * step, image)
 
         return _as_is, change
 
@@ -243,9 +247,9 @@ SIGNALS: dict[str, Signal] = {
     "intensity": Signal(intensity, True, "another contrast curve"),
     "cut": Signal(cut, True, "a cut edge of the field of view"),
     "spike": Signal(spike, True, "stripes of a spike in k-space"),
-    "lesions": Signal(lesions, False, "bright lesions anywhere in the brain"),
+    "lesions": Signal(lesions, False, "dark lesions anywhere in the brain"),
     "ventricles": Signal(ventricles, False, "a darker middle of the brain"),
-    "dark-region": Signal(_regional((0.5, 0.6)), False, "a darker region of one hemisphere"),
-    "bright-region": Signal(_regional((1.4, 1.5)), False, "a brighter region of one hemisphere"),
+    "dark-region": Signal(_regional(0.2), False, "a darker region of one hemisphere"),
+    "bright-region": Signal(_regional(0.9), False, "a brighter region of one hemisphere"),
 }
 """Every kind of cohort. All clean ones have a sign in the brain that a radiologist would accept."""

@@ -87,11 +87,14 @@ class Nuisance:
         What it is, for people.
     variants : tuple of Variant
         Forms and places that are tried.
+    mix : callable or None
+        Makes one more form out of how far each of the others moves a model.
     """
 
     kind: str
     words: str
     variants: tuple[Variant, ...]
+    mix: Callable[[Sequence[float]], Variant] | None = None
 
 
 def _kept(changed: np.ndarray, image: np.ndarray) -> np.ndarray:
@@ -174,14 +177,28 @@ def shading(image: np.ndarray, place: Place, pattern: np.ndarray, strength: floa
 
 
 def patterns(place: Place) -> dict[str, np.ndarray]:
-    """Polynomials of degree 1 and 2, each with mean 0 and deviation 1 where brains are."""
+    """Polynomials of degree 1 and 2 with mean 0, deviation 1 and no correlation where brains are."""
     x, y, z = (np.broadcast_to(line, place.mask.shape) for line in place.coordinates())
     raw = {"x": x, "y": y, "z": z, "xy": x * y, "xz": x * z, "yz": y * z, "xx": x**2, "yy": y**2, "zz": z**2}
-    return {name: _standard(field, place.mask) for name, field in raw.items()}
+    found: dict[str, np.ndarray] = {}
+    for name, field in raw.items():
+        for other in found.values():
+            field = field - other * np.mean((field * other)[place.mask])
+        found[name] = _standard(field, place.mask)
+    return found
 
 
 def _standard(field: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.asarray((field - field[mask].mean()) / max(float(field[mask].std()), 1e-6))
+
+
+def mixed(place: Place, strength: float, weights: Sequence[float]) -> Variant:
+    """Return the field that moves a model most, from how far each rising and falling field moves it."""
+    rising = np.array(weights).reshape(-1, 2)
+    mix = rising[:, 0] - rising[:, 1]
+    field = np.tensordot(mix, np.stack(list(patterns(place).values())), axes=1)
+    words = "a field mixed of those that move it"
+    return _variant(words, shading, pattern=_standard(field, place.mask), strength=strength)
 
 
 def noisy(image: np.ndarray, place: Place, deviation: float) -> np.ndarray:
@@ -286,7 +303,9 @@ def battery(place: Place) -> dict[str, Nuisance]:
             Nuisance("side marker", "something bright beside the head", tuple(sides)),
             Nuisance("ringing", "Gibbs ringing", tuple(rings)),
             Nuisance("ghosting", "a ghost of the head", tuple(ghosts)),
-            Nuisance("bias field", "a smooth field over the intensities", tuple(fields)),
+            Nuisance(
+                "bias field", "a smooth field over the intensities", tuple(fields), partial(mixed, place, 0.1)
+            ),
             Nuisance("noise", "noise", (_variant("noise added", noisy, deviation=0.06),)),
             Nuisance(
                 "smoothing",

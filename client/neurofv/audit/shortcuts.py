@@ -81,7 +81,7 @@ class Finding:
     control : float or None
         Effect of the same nuisance on the network with random weights.
     evidence : dict
-        `form`, `energy`, `moved`, `away`, `towards`, `likeness`, and the rank by likeness.
+        `form`, `energy`, `moved`, `away`, `towards`, `likeness`, and the rank.
     """
 
     kind: str
@@ -169,26 +169,44 @@ class _Shown:
         return np.stack(found).astype(float), twins
 
     def strongest(self, nuisance: Nuisance) -> Effect:
-        """Choose the form that moves a few images most, and measure it on all."""
-        few = _few(self.own)
+        """Choose a form by a few images, and measure it on all."""
+        return self._measured(nuisance, self._choose(nuisance), range(len(self.units)))[0]
 
-        def screened(variant: Variant) -> float:
-            return movement(self.answers, self.ask(variant, few)[0], few)[0]
+    def _measured(self, nuisance: Nuisance, form: Variant, rows: Sequence[int]) -> tuple[Effect, np.ndarray]:
+        """Return a form's effect on some images, and their new logits."""
+        changed, twins = self.ask(form, rows)
+        effect, moved, away, towards = movement(self.answers, changed, rows)
+        pairs = [(twin, self.units[row]) for twin, row in zip(twins, rows, strict=True)]
+        energy = float(np.mean([np.sqrt(np.mean((a - b) ** 2)) for a, b in pairs]))
+        here = [place for place, row in enumerate(rows) if self.own[row] == away]
+        alike = 0.0
+        if here and effect > 0:
+            before = self.described[[rows[place] for place in here]]
+            after = self.traits([twins[place] for place in here])
+            classes = (self.described[self.own == away], self.described[self.own == towards])
+            alike = likeness(before, after, *classes)
+        found = (nuisance.kind, nuisance.words, effect, form.words, energy, moved, away, towards, alike)
+        return Effect(*found), changed
 
-        forms = nuisance.variants
-        form = forms[0] if len(forms) == 1 else max(forms, key=screened)
-        changed, twins = self.ask(form, range(len(self.units)))
-        effect, moved, away, towards = movement(self.answers, changed, range(len(self.units)))
-        energy = float(
-            np.mean([np.sqrt(np.mean((a - b) ** 2)) for a, b in zip(twins, self.units, strict=True)])
-        )
-        here = self.own == away
-        after = self.traits([twin for twin, chosen in zip(twins, here, strict=True) if chosen])
-        alike = likeness(
-            self.described[here], after, self.described[here], self.described[self.own == towards]
-        )
-        words = nuisance.words
-        return Effect(nuisance.kind, words, effect, form.words, energy, moved, away, towards, alike)
+    def _choose(self, nuisance: Nuisance) -> Variant:
+        """Return the form that both moves a few images and is like the classes' difference."""
+        forms, few = list(nuisance.variants), _few(self.own)
+        if len(forms) == 1:
+            return forms[0]
+        found = [self._measured(nuisance, form, few) for form in forms]
+        if nuisance.mix is not None:
+            most = max((effect for effect, _ in found), key=lambda effect: effect.effect)
+            before, way = self.answers[few], (most.away, most.towards)
+            forms.append(nuisance.mix([_step(before, changed, *way) for _, changed in found]))
+            found.append(self._measured(nuisance, forms[-1], few))
+        scores = [(min(e.effect, 1.0) * max(e.likeness, 0.0), e.effect) for e, _ in found]
+        return forms[max(range(len(forms)), key=scores.__getitem__)]
+
+
+def _step(before: np.ndarray, after: np.ndarray, away: int, towards: int) -> float:
+    """Return the mean movement from one class towards another, in logits; below 0 if it is the other way."""
+    steps = after - before
+    return float(np.mean(steps[:, towards] - steps[:, away]))
 
 
 def _few(own: np.ndarray) -> list[int]:
@@ -263,7 +281,7 @@ def find_shortcuts(
     Returns
     -------
     list of Finding
-        The likeliest first: by likeness, for a model that listens to noise also minds smoothing.
+        The likeliest first: by effect, up to 1, times likeness.
     """
     effects = measure_effects(logits, images, affine, mask)
     beside: dict[str, float] = {}
@@ -282,7 +300,7 @@ def judge(
     """Turn effects into findings; see `find_shortcuts`."""
     found = sorted(
         (each for each in effects if each.effect >= limit and each.likeness >= alike),
-        key=lambda each: -each.likeness,
+        key=lambda each: -min(each.effect, 1.0) * each.likeness,
     )
     return [_finding(rank, effect, classes, control or {}) for rank, effect in enumerate(found, start=1)]
 

@@ -136,13 +136,13 @@ def test_a_movement_is_counted_in_distances_between_the_classes() -> None:
     assert movement(answers[:2], changed[:2], [0, 1]) == (1.0, 1.0, 0, 1)
 
 
-def test_findings_are_large_and_alike_and_come_by_likeness() -> None:
+def test_findings_are_large_and_alike_and_come_by_both() -> None:
     def effect(kind: str, size: float, alike: float) -> Effect:
         return Effect(kind, kind, size, kind, 0.01, 1.0, 0, 1, alike)
 
     found = judge(
         [
-            effect("smoothing", 0.9, 0.6),
+            effect("smoothing", 0.6, 0.6),
             effect("noise", 0.5, 0.9),
             effect("ghosting", 0.1, 0.9),
             effect("intensity", 0.9, 0.3),
