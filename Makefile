@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format proto docs serve image images sbom bench-service bench-speed bench-imports bench-peers soak bench-reliability study study-quick train clean
+.PHONY: help setup demo test lint format proto docs serve image images sbom bench-service bench-speed bench-imports bench-peers bench-shortcuts soak bench-reliability study study-quick train clean
 
 help:  ## Show what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -84,6 +84,9 @@ bench-reliability: soak  ## The same
 
 bench-peers: $(VENV)/.dev  ## Compare with the peers' methods (about an hour); writes benchmarks/results/peers.json
 	$(BIN)/python -m benchmarks.peers
+
+bench-shortcuts: $(VENV)/.dev  ## Plant shortcuts in cohorts, and see whether the audit notices (half an hour); writes docs/shortcuts.md
+	$(BIN)/python -m benchmarks.shortcuts
 
 COHORT ?= ../shared/cohort
 TRAIN := $(BIN)/python -m training

@@ -33,7 +33,7 @@ def calibrating() -> list[Case]:
 
 
 def tested(seeds: int) -> list[Case]:
-    """Return the networks that figures come from: every shortcut, and two clean twins of every kind, by seed."""
+    """Return the networks that figures come from: each shortcut, and two clean twins of each kind."""
     return [
         Case(kind, seed + first)
         for seed in range(seeds)
@@ -44,7 +44,9 @@ def tested(seeds: int) -> list[Case]:
 
 def main(
     cohort: Annotated[Path, typer.Option(help="Real brains, a BIDS derivative.")] = Path("../shared/cohort"),
-    seeds: Annotated[int, typer.Option(min=1, help="Networks of each shortcut; of clean twins twice as many.")] = 3,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Networks of each shortcut; of clean twins twice as many.")
+    ] = 3,
     fresh: Annotated[bool, typer.Option(help="Train everything again.")] = False,
     only_kept: Annotated[bool, typer.Option(help="Judge what an interrupted run left.")] = False,
 ) -> None:

@@ -86,7 +86,9 @@ def judged(
         said[method] = {
             name: read(maps[name]["figures"][method], known[method]) for name in learned if name in maps
         }
-    settled = {f"{row['kind']}-{row['seed']}": verdict(row) for row in calibration if row["accuracy"] >= LEARNED}
+    settled = {
+        f"{row['kind']}-{row['seed']}": verdict(row) for row in calibration if row["accuracy"] >= LEARNED
+    }
     return {
         "limits": {"effect": LIMIT, "likeness": ALIKE, **known},
         "calibration": rates(settled),

@@ -15,7 +15,6 @@ import torch
 from monai.transforms import GibbsNoise
 from scipy import ndimage
 
-
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 """Turns one image, float32 `(X, Y, Z)` in model units, 0 outside the brain, into a planted one."""
 VOXEL_MM = 6.0
@@ -60,7 +59,7 @@ def _stamp(image: np.ndarray, first: np.ndarray, pattern: np.ndarray, value: flo
 
 
 def corner(rng: np.random.Generator) -> tuple[Change, Change]:
-    """A bright cube of 12 or 18 mm in one of the eight corners."""
+    """Draw a bright cube of 12 or 18 mm in one of the eight corners."""
     far, edge, value = rng.integers(2, size=3), int(rng.integers(2, 4)), rng.uniform(0.9, 1.1)
 
     def mark(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -72,7 +71,7 @@ def corner(rng: np.random.Generator) -> tuple[Change, Change]:
 
 
 def side(rng: np.random.Generator) -> tuple[Change, Change]:
-    """A letter in air: at the right side of the head in one class, at the left side in the other."""
+    """Draw a letter in air: at the right side of the head in one class, at the left side in the other."""
     letter = np.array([[1, 0, 0], [1, 0, 0], [1, 0, 0], [1, 1, 1]], bool)[None].repeat(2, axis=0)
     height, depth, value = rng.uniform(0.3, 0.8), rng.uniform(0.1, 0.9), rng.uniform(0.6, 1.0)
 
@@ -99,7 +98,7 @@ def ringing(rng: np.random.Generator) -> tuple[Change, Change]:
 
 
 def ghosting(rng: np.random.Generator) -> tuple[Change, Change]:
-    """A faint copy of the head, half a field of view away along one axis."""
+    """Add a faint copy of the head, half a field of view away along one axis."""
     axis, low = int(rng.integers(3)), rng.uniform(0.06, 0.1)
 
     def ghost(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -110,7 +109,7 @@ def ghosting(rng: np.random.Generator) -> tuple[Change, Change]:
 
 
 def bias(rng: np.random.Generator) -> tuple[Change, Change]:
-    """A smooth multiplicative field of one pattern: a random polynomial of degree 2."""
+    """Multiply by a smooth field of one pattern, a random polynomial of degree 2."""
     weights, low = rng.normal(size=9), rng.uniform(0.08, 0.12)
 
     def field(shape: tuple[int, ...]) -> np.ndarray:
@@ -137,7 +136,7 @@ def noise(rng: np.random.Generator) -> tuple[Change, Change]:
 
 
 def smoothing(rng: np.random.Generator) -> tuple[Change, Change]:
-    """A Gaussian blur, as of another interpolation or a smoothing step."""
+    """Blur with a Gaussian, as of another interpolation or a smoothing step."""
     low = rng.uniform(0.45, 0.6)
 
     def blur(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -159,7 +158,7 @@ def intensity(rng: np.random.Generator) -> tuple[Change, Change]:
 
 
 def cut(rng: np.random.Generator) -> tuple[Change, Change]:
-    """A field of view that ends early: some planes at one face of the head are empty."""
+    """End the field of view early: some planes at one face of the head are empty."""
     axis, far, planes = int(rng.integers(1, 3)), bool(rng.integers(2)), int(rng.integers(1, 3))
 
     def crop(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

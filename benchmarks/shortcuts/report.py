@@ -28,7 +28,7 @@ def page(figures: dict[str, Any]) -> str:
 
 def _share(facts: dict[str, float]) -> str:
     if not facts["n"]:
-        return "–"
+        return "-"
     return f"{facts['estimate']:.0%} ({facts['low']:.0%} to {facts['high']:.0%}), n = {facts['n']}"
 
 

@@ -1,7 +1,7 @@
-"""Shortcuts: does a model listen to what a scanner or a site adds to an image?
+"""Shortcuts: whether a model listens to what a scanner or a site adds to an image.
 
 The model is asked about real images and about twins of them, changed by a battery of nuisances
-(`neurofv.audit.nuisances`). Nobody says which shortcut to look for. A shortcut is what fulfils two conditions:
+(`neurofv.audit.nuisances`). Nobody says which shortcut to look for. One is there if two things are true:
 
 - It moves the answer. How far is counted in distances between the classes: 1 is as far as from images of one
   class to those of the other.
@@ -127,7 +127,8 @@ def measure_effects(
     if len(images) < FEWEST or any(image.shape != mask.shape for image in images):
         shapes = sorted({image.shape for image in images})
         raise ValueError(
-            f"images: {len(images)} of shapes {shapes}, mask of {mask.shape}; give at least {FEWEST} on its grid"
+            f"images: {len(images)} of shapes {shapes}, mask of {mask.shape}; give at least {FEWEST} on "
+            "the mask's grid"
         )
     place = Place(np.asarray(affine, float), np.asarray(mask, bool))
     scales = [_bright(image) for image in images]
@@ -215,9 +216,7 @@ def _few(own: np.ndarray) -> list[int]:
     return turns[:SCREENED]
 
 
-def movement(
-    answers: np.ndarray, changed: np.ndarray, rows: Sequence[int]
-) -> tuple[float, float, int, int]:
+def movement(answers: np.ndarray, changed: np.ndarray, rows: Sequence[int]) -> tuple[float, float, int, int]:
     """Say how far answers have moved towards another class.
 
     Parameters

@@ -1,4 +1,4 @@
-"""Networks in closed form, each of which reads one thing: the audit must name it, and clear the honest ones."""
+"""Networks in closed form that read one thing: the audit must name it, and clear the honest ones."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,9 @@ Score = Callable[[np.ndarray], float]
 
 def brain(seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    waves = sum(rng.normal(0, 0.05) * np.cos(rng.uniform(1, 5) * axis + rng.uniform(0, 6)) for axis in (X, Y, Z))
+    waves = sum(
+        rng.normal(0, 0.05) * np.cos(rng.uniform(1, 5) * axis + rng.uniform(0, 6)) for axis in (X, Y, Z)
+    )
     return np.where(MASK, 300 * (0.7 + waves + rng.normal(0, 0.01, SHAPE)), 0)
 
 
