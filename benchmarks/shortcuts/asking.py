@@ -27,7 +27,7 @@ Row = dict[str, Any]
 
 
 def answers(bundle: Bundle) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a bundle's network as an audit asks it: an image in, logits out; it normalizes as the service."""
+    """Return a bundle's network as an audit asks it: an image in, logits out, normalized as there."""
     network = bundle.network()
 
     @torch.no_grad()

@@ -1,8 +1,8 @@
 """The battery of nuisances: what a scanner or a site may add to an image.
 
-Images are arrays `(X, Y, Z)` along the axes of their affine, with bright tissue at 1. Lengths are mm. Voxels of 0
-stay 0 wherever a nuisance arises before the skull is stripped. Only numpy is needed, so that any caller of a
-model can use it.
+Images are arrays `(X, Y, Z)` along the axes of their affine, with bright tissue at 1. Lengths are mm. Voxels
+of 0 stay 0 wherever a nuisance arises before the skull is stripped. Only numpy is needed, so that any caller
+of a model can use it.
 """
 
 from __future__ import annotations

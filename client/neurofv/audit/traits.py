@@ -1,7 +1,7 @@
 """What images are like: numbers in which artefacts show, so that classes of images can be compared.
 
-A model that minds a nuisance need not use it: one that looks for small lesions minds sharpness too. A shortcut
-is there if the images that it tells apart also differ in the way of the nuisance.
+A model that minds a nuisance need not use it: one that looks for small lesions minds sharpness too. A
+shortcut is there if the images that it tells apart also differ in the way of the nuisance.
 """
 
 from __future__ import annotations
