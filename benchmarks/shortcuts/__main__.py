@@ -33,7 +33,7 @@ def calibrating() -> list[Case]:
     return [Case(kind, CALIBRATION) for kind in kinds]
 
 
-def tested(seeds: int) -> list[Case]:
+def examined(seeds: int) -> list[Case]:
     """Return the networks that figures come from: each shortcut, and two clean twins of each kind.
 
     They take turns, so that an interrupted run has some of both.
@@ -63,7 +63,7 @@ def main(
     """Train, ask, judge, and write the page."""
     if fresh:
         shutil.rmtree(KEPT, ignore_errors=True)
-    first, second = calibrating(), tested(seeds)
+    first, second = calibrating(), examined(seeds)
     if only_kept:
         first, second = ([case for case in cases if _is_kept(case)] for cases in (first, second))
     found = spread(partial(asked, cohort, KEPT), [*first, *second], "networks")
