@@ -23,7 +23,9 @@ def page(figures: dict[str, Any]) -> str:
     for name, make in (("rates", _rates), ("kinds", _kinds), ("missed", _missed)):
         text = text.replace(f"{{{name}}}", make(figures))
     limit = figures["limits"]
-    return text.replace("{effect}", f"{limit['effect']:g}").replace("{likeness}", f"{limit['likeness']:g}")
+    for name in ("effect", "likeness", "likeness_if_fine"):
+        text = text.replace(f"{{{name}}}", f"{limit[name]:g}")
+    return text
 
 
 def _share(facts: dict[str, float]) -> str:
