@@ -81,4 +81,8 @@ def _missed(figures: dict[str, Any]) -> str:
         lines.append(
             f"- `{name}` is left out: it is right on {accuracy:.0%} of held-out images, below {LEARNED:.0%}."
         )
+    seen = {name.rpartition("-")[0] for name in figures["networks"]}
+    absent = [signal.words for kind, signal in SIGNALS.items() if kind not in seen]
+    if absent:
+        lines.append(f"- Not measured yet, for the run was cut short: {', '.join(absent)}.")
     return "\n".join(lines) or "- Nothing."
