@@ -7,7 +7,11 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
+<<<<<<< HEAD
 .PHONY: help setup demo audit-demo test lint format proto docs viewer serve image images sbom bench-service bench-speed bench-imports bench-peers soak bench-reliability study study-quick train clean
+=======
+.PHONY: help setup demo test lint format proto docs serve image images sbom bench-service bench-speed bench-imports bench-peers bench-shortcuts soak bench-reliability study study-quick train clean
+>>>>>>> h8-shortcuts
 
 help:  ## Show what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -90,6 +94,9 @@ bench-reliability: soak  ## The same
 
 bench-peers: $(VENV)/.dev  ## Compare with the peers' methods (about an hour); writes benchmarks/results/peers.json
 	$(BIN)/python -m benchmarks.peers
+
+bench-shortcuts: $(VENV)/.dev  ## Plant shortcuts in cohorts, and see whether the audit notices (half an hour); writes docs/shortcuts.md
+	$(BIN)/python -m benchmarks.shortcuts
 
 COHORT ?= ../shared/cohort
 TRAIN := $(BIN)/python -m training

@@ -7,34 +7,24 @@ of it again.
 from __future__ import annotations
 
 import shutil
-from functools import cache, partial
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from benchmarks.facts import write
-from benchmarks.shortcuts.asking import Row, mapped, probed
-from benchmarks.shortcuts.cohorts import Case, coarse
+from benchmarks.shortcuts.asking import asked
+from benchmarks.shortcuts.cohorts import Case
 from benchmarks.shortcuts.judging import judged
 from benchmarks.shortcuts.plants import SIGNALS
 from benchmarks.shortcuts.report import write_page
 from benchmarks.study.parallel import mapped as spread
-from training.cohort import Cohort, read_cohort
 
 KEPT = Path(__file__).parent / ".kept"
 CALIBRATION, SECOND = 1000, 100
 """First seeds of the networks that limits are fixed on, and of a second clean network for each seed."""
-
-
-@cache
-def _cohort(root: Path) -> Cohort:
-    return coarse(read_cohort(root))
-
-
-def _asked(root: Path, case: Case) -> tuple[Row, Row]:
-    cohort = _cohort(root)
-    return probed(case, cohort, KEPT), mapped(case, cohort, KEPT)
 
 
 def calibrating() -> list[Case]:
@@ -43,29 +33,40 @@ def calibrating() -> list[Case]:
     return [Case(kind, CALIBRATION) for kind in kinds]
 
 
-def tested(seeds: int) -> list[Case]:
-    """Return the networks that figures come from: every shortcut, and two clean twins of every kind, by seed."""
-    return [
-        Case(kind, seed + first)
-        for seed in range(seeds)
-        for kind, each in SIGNALS.items()
-        for first in ((0,) if each.shortcut else (0, SECOND))
-    ]
+def examined(seeds: int) -> list[Case]:
+    """Return the networks that figures come from: each shortcut, and two clean twins of each kind.
+
+    They take turns, so that an interrupted run has some of both.
+    """
+    found: list[Case] = []
+    for seed in range(seeds):
+        cheats = [Case(kind, seed) for kind, each in SIGNALS.items() if each.shortcut]
+        clean = [
+            Case(kind, seed + first)
+            for first in (0, SECOND)
+            for kind, each in SIGNALS.items()
+            if not each.shortcut
+        ]
+        turns = zip_longest(cheats, clean)
+        found += [case for turn in turns for case in turn if case is not None]
+    return found
 
 
 def main(
     cohort: Annotated[Path, typer.Option(help="Real brains, a BIDS derivative.")] = Path("../shared/cohort"),
-    seeds: Annotated[int, typer.Option(min=1, help="Networks of each shortcut; of clean twins twice as many.")] = 3,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Networks of each shortcut; of clean twins twice as many.")
+    ] = 3,
     fresh: Annotated[bool, typer.Option(help="Train everything again.")] = False,
     only_kept: Annotated[bool, typer.Option(help="Judge what an interrupted run left.")] = False,
 ) -> None:
     """Train, ask, judge, and write the page."""
     if fresh:
         shutil.rmtree(KEPT, ignore_errors=True)
-    first, second = calibrating(), tested(seeds)
+    first, second = calibrating(), examined(seeds)
     if only_kept:
         first, second = ([case for case in cases if _is_kept(case)] for cases in (first, second))
-    found = spread(partial(_asked, cohort), [*first, *second], "networks")
+    found = spread(partial(asked, cohort, KEPT), [*first, *second], "networks")
     settled, judged_on = found[: len(first)], found[len(first) :]
     maps = {case.name: row for case, (_, row) in zip(second, judged_on, strict=True)}
     figures = judged(
@@ -76,7 +77,7 @@ def main(
 
 
 def _is_kept(case: Case) -> bool:
-    return (KEPT / "models" / case.name / "1").is_dir()
+    return all((KEPT / each / f"{case.name}.json").exists() for each in ("probes", "maps"))
 
 
 if __name__ == "__main__":

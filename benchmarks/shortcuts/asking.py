@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.shortcuts.cohorts import Case, images_of, trained
+from benchmarks.shortcuts.cohorts import Case, coarse, images_of, trained
 from benchmarks.shortcuts.maps import grad_cam, pictures, smooth_grad
 from models import Bundle
 from neurofv.audit.pictures import map_figures
 from neurofv.audit.shortcuts import measure_effects
-from training.cohort import Cohort, normalize
+from training.cohort import Cohort, normalize, read_cohort
 
 SUBJECTS = 7
 """Held-out brains that an audit sees, each as an image of either class."""
@@ -26,7 +27,7 @@ Row = dict[str, Any]
 
 
 def answers(bundle: Bundle) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a bundle's network as an audit asks it: an image in, normalized as the service does, logits out."""
+    """Return a bundle's network as an audit asks it: an image in, logits out, normalized as there."""
     network = bundle.network()
 
     @torch.no_grad()
@@ -88,3 +89,14 @@ def mapped(case: Case, cohort: Cohort, folder: Path) -> Row:
         }
 
     return kept(folder / "maps" / f"{case.name}.json", make)
+
+
+@cache
+def _coarse(root: Path) -> Cohort:
+    return coarse(read_cohort(root))
+
+
+def asked(root: Path, folder: Path, case: Case) -> tuple[Row, Row]:
+    """Return what nuisances and maps say of a case's network, which is trained if need be."""
+    cohort = _coarse(root)
+    return probed(case, cohort, folder), mapped(case, cohort, folder)

@@ -25,9 +25,9 @@ from training.task import Task, Wording
 CLASSES = ("control", "case")
 WIDTHS, POOLED = (6, 12, 16), 2
 PHASES = (
-    Phase("fit", steps=75, size=8, edge=0, rate=3e-3),
+    Phase("fit", steps=110, size=8, edge=0, rate=3e-3),
     # So that the norms' statistics are those that images meet later.
-    Phase("settle", steps=25, size=8, edge=0, rate=1e-3, frozen_norm=True),
+    Phase("settle", steps=30, size=8, edge=0, rate=1e-3, frozen_norm=True),
 )
 
 
@@ -95,7 +95,6 @@ class Sampler:
         # false alarms, and no shortcut is hidden by it.
         image = np.roll(image, rng.integers(-1, 2, 3), axis=(0, 1, 2))
         image = image ** np.float32(rng.uniform(0.97, 1.03))
-        image += (image > 0) * rng.normal(0, 0.01, image.shape).astype(np.float32)
         return np.clip(image, *INTENSITY_RANGE).astype(np.float32)
 
 

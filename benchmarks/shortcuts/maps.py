@@ -16,14 +16,14 @@ from models import Bundle
 STEPS = 48
 """Of a picture; everything else is the engine's default."""
 SAMPLES, DEVIATION = 8, 0.1
-"""Noisy copies of SmoothGrad, and their noise in parts of the intensity range (Smilkov et al. 2017: 10-20 %)."""
+"""Noisy copies of SmoothGrad, and their noise in parts of the intensity range (Smilkov et al. 2017)."""
 LAYER = "blocks.2.act"
 """The last convolutional block, as Selvaraju et al. (2017) choose for Grad-CAM."""
 Maps = list[np.ndarray]
 
 
 def pictures(bundle: Bundle) -> Maps:
-    """Return what the optimizer changed in the reference brain, `(X, Y, Z)`, for each class against the other."""
+    """Return what the optimizer changed in the reference brain, `(X, Y, Z)`, class by class."""
     facts, prior = bundle.manifest, bundle.prior()
     grid = engine.Grid(facts.input.shape, facts.input.voxel_size_mm)
     reference = torch.from_numpy(bundle.reference().get_fdata(dtype=np.float32))

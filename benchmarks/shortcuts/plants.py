@@ -15,7 +15,6 @@ import torch
 from monai.transforms import GibbsNoise
 from scipy import ndimage
 
-
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 """Turns one image, float32 `(X, Y, Z)` in model units, 0 outside the brain, into a planted one."""
 VOXEL_MM = 6.0
@@ -60,7 +59,7 @@ def _stamp(image: np.ndarray, first: np.ndarray, pattern: np.ndarray, value: flo
 
 
 def corner(rng: np.random.Generator) -> tuple[Change, Change]:
-    """A bright cube of 12 or 18 mm in one of the eight corners."""
+    """Draw a bright cube of 12 or 18 mm in one of the eight corners."""
     far, edge, value = rng.integers(2, size=3), int(rng.integers(2, 4)), rng.uniform(0.9, 1.1)
 
     def mark(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -72,7 +71,7 @@ def corner(rng: np.random.Generator) -> tuple[Change, Change]:
 
 
 def side(rng: np.random.Generator) -> tuple[Change, Change]:
-    """A letter in air: at the right side of the head in one class, at the left side in the other."""
+    """Draw a letter in air: at the right side of the head in one class, at the left side in the other."""
     letter = np.array([[1, 0, 0], [1, 0, 0], [1, 0, 0], [1, 1, 1]], bool)[None].repeat(2, axis=0)
     height, depth, value = rng.uniform(0.3, 0.8), rng.uniform(0.1, 0.9), rng.uniform(0.6, 1.0)
 
@@ -99,7 +98,7 @@ def ringing(rng: np.random.Generator) -> tuple[Change, Change]:
 
 
 def ghosting(rng: np.random.Generator) -> tuple[Change, Change]:
-    """A faint copy of the head, half a field of view away along one axis."""
+    """Add a faint copy of the head, half a field of view away along one axis."""
     axis, low = int(rng.integers(3)), rng.uniform(0.06, 0.1)
 
     def ghost(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -110,7 +109,7 @@ def ghosting(rng: np.random.Generator) -> tuple[Change, Change]:
 
 
 def bias(rng: np.random.Generator) -> tuple[Change, Change]:
-    """A smooth multiplicative field of one pattern: a random polynomial of degree 2."""
+    """Multiply by a smooth field of one pattern, a random polynomial of degree 2."""
     weights, low = rng.normal(size=9), rng.uniform(0.08, 0.12)
 
     def field(shape: tuple[int, ...]) -> np.ndarray:
@@ -137,7 +136,7 @@ def noise(rng: np.random.Generator) -> tuple[Change, Change]:
 
 
 def smoothing(rng: np.random.Generator) -> tuple[Change, Change]:
-    """A Gaussian blur, as of another interpolation or a smoothing step."""
+    """Blur with a Gaussian, as of another interpolation or a smoothing step."""
     low = rng.uniform(0.45, 0.6)
 
     def blur(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -159,7 +158,7 @@ def intensity(rng: np.random.Generator) -> tuple[Change, Change]:
 
 
 def cut(rng: np.random.Generator) -> tuple[Change, Change]:
-    """A field of view that ends early: some planes at one face of the head are empty."""
+    """End the field of view early: some planes at one face of the head are empty."""
     axis, far, planes = int(rng.integers(1, 3)), bool(rng.integers(2)), int(rng.integers(1, 3))
 
     def crop(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -186,7 +185,7 @@ def spike(rng: np.random.Generator) -> tuple[Change, Change]:
 
 
 def lesions(rng: np.random.Generator) -> tuple[Change, Change]:
-    """Round bright lesions anywhere inside the brain."""
+    """Round dark lesions anywhere inside the brain."""
     radius, number = rng.uniform(1.5, 2.0), int(rng.integers(16, 22))
 
     def grow(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -195,7 +194,7 @@ def lesions(rng: np.random.Generator) -> tuple[Change, Change]:
         marks = np.ones(image.shape, bool)
         marks[tuple(centres.T)] = False
         near = np.clip(radius + 0.5 - ndimage.distance_transform_edt(marks), 0, 1)
-        return _inside(image + near * (rng.uniform(0.95, 1.05) - image), image)
+        return _inside(image + near * (rng.uniform(0.1, 0.2) - image), image)
 
     return _as_is, grow
 
@@ -217,15 +216,19 @@ def _near(image: np.ndarray, centre: np.ndarray, width_mm: float, rng: np.random
     return np.asarray(np.exp(-((distance / width_mm) ** 2)))
 
 
-def _regional(factor: tuple[float, float]) -> Draw:
-    """Deal one region of the left or right hemisphere another intensity in one class."""
+def _regional(value: float) -> Draw:
+    """Deal one region of the left or right hemisphere another intensity in one class.
+
+    No voxel becomes the brain's brightest: the normalization would darken all others, a shortcut by itself.
+    """
 
     def draw(rng: np.random.Generator) -> tuple[Change, Change]:
         centre = np.array([rng.choice([-24.0, 24.0]), rng.uniform(-30, 20), rng.uniform(-5, 25)])
-        most = rng.uniform(*factor)
+        share = rng.uniform(0.6, 0.7)
 
         def change(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-            return _inside(image * (1 + (most - 1) * _near(image, centre, 14.0, rng)), image)
+            step = np.minimum(value - image, 0) if value < 0.5 else np.maximum(value - image, 0)
+            return _inside(image + share * _near(image, centre, 16.0, rng) * step, image)
 
         return _as_is, change
 
@@ -243,9 +246,9 @@ SIGNALS: dict[str, Signal] = {
     "intensity": Signal(intensity, True, "another contrast curve"),
     "cut": Signal(cut, True, "a cut edge of the field of view"),
     "spike": Signal(spike, True, "stripes of a spike in k-space"),
-    "lesions": Signal(lesions, False, "bright lesions anywhere in the brain"),
+    "lesions": Signal(lesions, False, "dark lesions anywhere in the brain"),
     "ventricles": Signal(ventricles, False, "a darker middle of the brain"),
-    "dark-region": Signal(_regional((0.5, 0.6)), False, "a darker region of one hemisphere"),
-    "bright-region": Signal(_regional((1.4, 1.5)), False, "a brighter region of one hemisphere"),
+    "dark-region": Signal(_regional(0.2), False, "a darker region of one hemisphere"),
+    "bright-region": Signal(_regional(0.9), False, "a brighter region of one hemisphere"),
 }
 """Every kind of cohort. All clean ones have a sign in the brain that a radiologist would accept."""

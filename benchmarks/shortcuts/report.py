@@ -23,12 +23,14 @@ def page(figures: dict[str, Any]) -> str:
     for name, make in (("rates", _rates), ("kinds", _kinds), ("missed", _missed)):
         text = text.replace(f"{{{name}}}", make(figures))
     limit = figures["limits"]
-    return text.replace("{effect}", f"{limit['effect']:g}").replace("{likeness}", f"{limit['likeness']:g}")
+    for name in ("effect", "likeness", "likeness_if_fine"):
+        text = text.replace(f"{{{name}}}", f"{limit[name]:g}")
+    return text
 
 
 def _share(facts: dict[str, float]) -> str:
     if not facts["n"]:
-        return "–"
+        return "-"
     return f"{facts['estimate']:.0%} ({facts['low']:.0%} to {facts['high']:.0%}), n = {facts['n']}"
 
 
@@ -79,4 +81,8 @@ def _missed(figures: dict[str, Any]) -> str:
         lines.append(
             f"- `{name}` is left out: it is right on {accuracy:.0%} of held-out images, below {LEARNED:.0%}."
         )
+    seen = {name.rpartition("-")[0] for name in figures["networks"]}
+    absent = [signal.words for kind, signal in SIGNALS.items() if kind not in seen]
+    if absent:
+        lines.append(f"- Not measured yet, for the run was cut short: {', '.join(absent)}.")
     return "\n".join(lines) or "- Nothing."

@@ -1,8 +1,8 @@
-"""The battery of nuisances: what a scanner or a site may add to an image, and changes of the same size to compare with.
+"""The battery of nuisances: what a scanner or a site may add to an image.
 
-Images are arrays `(X, Y, Z)` along the axes of their affine, of any scale. Amplitudes are parts of an image's bright
-tissue (the 99.5 % quantile of its nonzero voxels), lengths are mm. Voxels of 0 stay 0 wherever a nuisance arises
-before the skull is stripped. Only numpy is needed, so that any caller of a model can use it.
+Images are arrays `(X, Y, Z)` along the axes of their affine, with bright tissue at 1. Lengths are mm. Voxels
+of 0 stay 0 wherever a nuisance arises before the skull is stripped. Only numpy is needed, so that any caller
+of a model can use it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-Change = Callable[[np.ndarray, "Place"], np.ndarray]
-"""Turns an image, bright tissue at 1, into its changed twin."""
+Change = Callable[..., np.ndarray]
+"""Turns an image, bright tissue at 1, into its changed twin; it also takes a `place`."""
 _SIDES = (("left", "right"), ("back", "front"), ("bottom", "top"))
 
 
@@ -87,11 +87,14 @@ class Nuisance:
         What it is, for people.
     variants : tuple of Variant
         Forms and places that are tried.
+    mix : callable or None
+        Makes one more form out of how far each of the others moves a model.
     """
 
     kind: str
     words: str
     variants: tuple[Variant, ...]
+    mix: Callable[[Sequence[float]], Variant] | None = None
 
 
 def _kept(changed: np.ndarray, image: np.ndarray) -> np.ndarray:
@@ -174,14 +177,28 @@ def shading(image: np.ndarray, place: Place, pattern: np.ndarray, strength: floa
 
 
 def patterns(place: Place) -> dict[str, np.ndarray]:
-    """Polynomials of degree 1 and 2, each with mean 0 and deviation 1 where brains are."""
+    """Polynomials of degree 1 and 2 with mean 0, deviation 1 and no correlation where brains are."""
     x, y, z = (np.broadcast_to(line, place.mask.shape) for line in place.coordinates())
     raw = {"x": x, "y": y, "z": z, "xy": x * y, "xz": x * z, "yz": y * z, "xx": x**2, "yy": y**2, "zz": z**2}
-    return {name: _standard(field, place.mask) for name, field in raw.items()}
+    found: dict[str, np.ndarray] = {}
+    for name, field in raw.items():
+        for other in found.values():
+            field = field - other * np.mean((field * other)[place.mask])
+        found[name] = _standard(field, place.mask)
+    return found
 
 
 def _standard(field: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.asarray((field - field[mask].mean()) / max(float(field[mask].std()), 1e-6))
+
+
+def mixed(place: Place, strength: float, weights: Sequence[float]) -> Variant:
+    """Return the field that moves a model most, from how far each rising and falling field moves it."""
+    rising = np.array(weights).reshape(-1, 2)
+    mix = rising[:, 0] - rising[:, 1]
+    field = np.tensordot(mix, np.stack(list(patterns(place).values())), axes=1)
+    words = "a field mixed of those that move it"
+    return _variant(words, shading, pattern=_standard(field, place.mask), strength=strength)
 
 
 def noisy(image: np.ndarray, place: Place, deviation: float) -> np.ndarray:
@@ -224,16 +241,6 @@ def spiked(image: np.ndarray, place: Place, wave: Sequence[float], share: float)
     return _kept(image + share * np.cos(2 * np.pi * phase), image)
 
 
-def shifted(image: np.ndarray, place: Place, axis: int, steps: int) -> np.ndarray:
-    """Move by whole voxels."""
-    return np.roll(image, steps, axis)
-
-
-def mirrored(image: np.ndarray, place: Place) -> np.ndarray:
-    """Change left and right about the grid's middle."""
-    return np.asarray(np.flip(image, place.directions()[0][0]))
-
-
 def _variant(words: str, change: Callable[..., np.ndarray], **choices: object) -> Variant:
     return Variant(words, partial(change, **choices))
 
@@ -253,7 +260,9 @@ def battery(place: Place) -> dict[str, Nuisance]:
     """
     wide = float(min(10.0, 0.1 * min(np.array(place.mask.shape) * place.voxel)))
     corners = [
-        _variant(f"a bright blob in the corner {words}", blob, at=tuple(at.values()), value=1.0, radius_mm=wide)
+        _variant(
+            f"a bright blob in the corner {words}", blob, at=tuple(at.values()), value=1.0, radius_mm=wide
+        )
         for words, at in _corners()
     ] + [_variant(f"the corner {words} emptied", cleared, sides=at) for words, at in _corners()]
     sides = [
@@ -286,12 +295,16 @@ def battery(place: Place) -> dict[str, Nuisance]:
             Nuisance("side marker", "something bright beside the head", tuple(sides)),
             Nuisance("ringing", "Gibbs ringing", tuple(rings)),
             Nuisance("ghosting", "a ghost of the head", tuple(ghosts)),
-            Nuisance("bias field", "a smooth field over the intensities", tuple(fields)),
+            Nuisance(
+                "bias field", "a smooth field over the intensities", tuple(fields), partial(mixed, place, 0.1)
+            ),
             Nuisance("noise", "noise", (_variant("noise added", noisy, deviation=0.06),)),
             Nuisance(
                 "smoothing",
                 "blur or sharpness",
-                tuple(_variant(w, smoothed, fwhm_voxels=f) for w, f in (("blurred", 1.4), ("sharpened", -1.4))),
+                tuple(
+                    _variant(w, smoothed, fwhm_voxels=f) for w, f in (("blurred", 1.4), ("sharpened", -1.4))
+                ),
             ),
             Nuisance(
                 "intensity",
@@ -301,19 +314,4 @@ def battery(place: Place) -> dict[str, Nuisance]:
             Nuisance("cut edge", "where the field of view ends", tuple(cuts)),
             Nuisance("stripes", "stripes over the image", tuple(stripes)),
         )
-    }
-
-
-def controls(place: Place) -> dict[str, Nuisance]:
-    """Return changes that no model should mind, or that any honest model may mind more than a nuisance."""
-    shifts = [_variant(f"moved {n:+d} along axis {a}", shifted, axis=a, steps=n) for a in range(3) for n in (-1, 1)]
-    blobs = [
-        _variant(f"a {w} blob in the brain at {at}", blob, at=at, value=v, radius_mm=10.0)
-        for w, v in (("bright", 1.0), ("dark", 0.1))
-        for at in ((-0.35, 0.1, 0.1), (0.35, 0.1, 0.1), (0.0, -0.4, 0.1), (0.0, 0.4, 0.2))
-    ]
-    return {
-        "shift": Nuisance("shift", "a shift by a voxel", tuple(shifts)),
-        "mirror": Nuisance("mirror", "left and right changed", (Variant("mirrored", mirrored),)),
-        "blob": Nuisance("blob", "a blob in the brain", tuple(blobs)),
     }

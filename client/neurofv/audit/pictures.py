@@ -47,7 +47,8 @@ def map_figures(maps: Sequence[np.ndarray], affine: np.ndarray, mask: np.ndarray
     -------
     dict of float
         By family, the largest over the maps. Of `corner`, `side` and `edge` how many times denser the map is
-        there than on the whole grid (`edge`: than in the brain); of `fine` and `coarse` the share of its energy.
+        there than on the whole grid (`edge`: than in the brain); of `fine` and `coarse` their share of its
+        energy.
     """
     place = Place(np.asarray(affine, float), np.asarray(mask, bool))
     found = [_figures(np.asarray(each, float), place) for each in maps]
@@ -144,7 +145,9 @@ def read_pictures(
         ratio = own[family] / max(other[family], 1e-6)
         limit = least if isinstance(least, float | int) else least[family]
         if ratio >= limit:
-            words = f"Pictures of the classes lie {ratio:.1f} times as much in {WORDS[family]} as the control's."
+            words = (
+                f"Pictures of the classes lie {ratio:.1f} times as much in {WORDS[family]} as the control's."
+            )
             evidence: dict[str, object] = {"family": family, "may_be": list(kinds)}
             found.append((ratio, Finding(kinds[0], words, own[family], other[family], evidence)))
     return [finding for _, finding in sorted(found, key=lambda pair: -pair[0])]

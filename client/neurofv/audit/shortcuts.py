@@ -1,7 +1,7 @@
-"""Shortcuts: does a model listen to what a scanner or a site adds to an image?
+"""Shortcuts: whether a model listens to what a scanner or a site adds to an image.
 
 The model is asked about real images and about twins of them, changed by a battery of nuisances
-(`neurofv.audit.nuisances`). Nobody says which shortcut to look for. A shortcut is what fulfils two conditions:
+(`neurofv.audit.nuisances`). Nobody says which shortcut to look for. One is there if two things are true:
 
 - It moves the answer. How far is counted in distances between the classes: 1 is as far as from images of one
   class to those of the other.
@@ -25,9 +25,10 @@ Logits = Callable[[np.ndarray], np.ndarray]
 """Answers one image `(X, Y, Z)` with the class logits `(classes,)`, after the model's own normalization."""
 LIMIT = 0.25
 """Least effect of a shortcut."""
-ALIKE = 0.5
-"""Least likeness of a shortcut. Both limits were fixed on networks that take no part in the figures of
-docs/shortcuts.md."""
+ALIKE, ALIKE_IF_FINE = 0.6, 0.8
+"""Least likeness of a shortcut; higher for kinds of fine grain, since small lesions change the grain too.
+Each lies between clean networks and cheats that take no part in the figures of docs/shortcuts.md."""
+FINE = frozenset({"ringing", "noise", "smoothing", "stripes"})
 FEWEST = 2
 """Images that an audit needs."""
 SCREENED = 4
@@ -81,7 +82,7 @@ class Finding:
     control : float or None
         Effect of the same nuisance on the network with random weights.
     evidence : dict
-        `form`, `energy`, `moved`, `away`, `towards`, `likeness`, and the rank by likeness.
+        `form`, `energy`, `moved`, `away`, `towards`, `likeness`, and the rank.
     """
 
     kind: str
@@ -127,7 +128,8 @@ def measure_effects(
     if len(images) < FEWEST or any(image.shape != mask.shape for image in images):
         shapes = sorted({image.shape for image in images})
         raise ValueError(
-            f"images: {len(images)} of shapes {shapes}, mask of {mask.shape}; give at least {FEWEST} on its grid"
+            f"images: {len(images)} of shapes {shapes}, mask of {mask.shape}; give at least {FEWEST} on "
+            "the mask's grid"
         )
     place = Place(np.asarray(affine, float), np.asarray(mask, bool))
     scales = [_bright(image) for image in images]
@@ -169,26 +171,44 @@ class _Shown:
         return np.stack(found).astype(float), twins
 
     def strongest(self, nuisance: Nuisance) -> Effect:
-        """Choose the form that moves a few images most, and measure it on all."""
-        few = _few(self.own)
+        """Choose a form by a few images, and measure it on all."""
+        return self._measured(nuisance, self._choose(nuisance), range(len(self.units)))[0]
 
-        def screened(variant: Variant) -> float:
-            return movement(self.answers, self.ask(variant, few)[0], few)[0]
+    def _measured(self, nuisance: Nuisance, form: Variant, rows: Sequence[int]) -> tuple[Effect, np.ndarray]:
+        """Return a form's effect on some images, and their new logits."""
+        changed, twins = self.ask(form, rows)
+        effect, moved, away, towards = movement(self.answers, changed, rows)
+        pairs = [(twin, self.units[row]) for twin, row in zip(twins, rows, strict=True)]
+        energy = float(np.mean([np.sqrt(np.mean((a - b) ** 2)) for a, b in pairs]))
+        here = [place for place, row in enumerate(rows) if self.own[row] == away]
+        alike = 0.0
+        if here and effect > 0:
+            before = self.described[[rows[place] for place in here]]
+            after = self.traits([twins[place] for place in here])
+            classes = (self.described[self.own == away], self.described[self.own == towards])
+            alike = likeness(before, after, *classes)
+        found = (nuisance.kind, nuisance.words, effect, form.words, energy, moved, away, towards, alike)
+        return Effect(*found), changed
 
-        forms = nuisance.variants
-        form = forms[0] if len(forms) == 1 else max(forms, key=screened)
-        changed, twins = self.ask(form, range(len(self.units)))
-        effect, moved, away, towards = movement(self.answers, changed, range(len(self.units)))
-        energy = float(
-            np.mean([np.sqrt(np.mean((a - b) ** 2)) for a, b in zip(twins, self.units, strict=True)])
-        )
-        here = self.own == away
-        after = self.traits([twin for twin, chosen in zip(twins, here, strict=True) if chosen])
-        alike = likeness(
-            self.described[here], after, self.described[here], self.described[self.own == towards]
-        )
-        words = nuisance.words
-        return Effect(nuisance.kind, words, effect, form.words, energy, moved, away, towards, alike)
+    def _choose(self, nuisance: Nuisance) -> Variant:
+        """Return the form that both moves a few images and is like the classes' difference."""
+        forms, few = list(nuisance.variants), _few(self.own)
+        if len(forms) == 1:
+            return forms[0]
+        found = [self._measured(nuisance, form, few) for form in forms]
+        if nuisance.mix is not None:
+            most = max((effect for effect, _ in found), key=lambda effect: effect.effect)
+            before, way = self.answers[few], (most.away, most.towards)
+            forms.append(nuisance.mix([_step(before, changed, *way) for _, changed in found]))
+            found.append(self._measured(nuisance, forms[-1], few))
+        scores = [(min(e.effect, 1.0) * max(e.likeness, 0.0), e.effect) for e, _ in found]
+        return forms[max(range(len(forms)), key=scores.__getitem__)]
+
+
+def _step(before: np.ndarray, after: np.ndarray, away: int, towards: int) -> float:
+    """Return the mean movement from one class towards another, in logits; below 0 if it is the other way."""
+    steps = after - before
+    return float(np.mean(steps[:, towards] - steps[:, away]))
 
 
 def _few(own: np.ndarray) -> list[int]:
@@ -197,9 +217,7 @@ def _few(own: np.ndarray) -> list[int]:
     return turns[:SCREENED]
 
 
-def movement(
-    answers: np.ndarray, changed: np.ndarray, rows: Sequence[int]
-) -> tuple[float, float, int, int]:
+def movement(answers: np.ndarray, changed: np.ndarray, rows: Sequence[int]) -> tuple[float, float, int, int]:
     """Say how far answers have moved towards another class.
 
     Parameters
@@ -245,7 +263,6 @@ def find_shortcuts(
     classes: Sequence[str] = (),
     control: Logits | None = None,
     limit: float = LIMIT,
-    alike: float = ALIKE,
 ) -> list[Finding]:
     """Find the shortcuts that a model uses.
 
@@ -257,19 +274,19 @@ def find_shortcuts(
         Names, for the sentences.
     control : callable, optional
         The network with random weights, whose effects are told beside the model's.
-    limit, alike : float
-        Least effect and likeness that are reported.
+    limit : float
+        Least effect that is reported.
 
     Returns
     -------
     list of Finding
-        The likeliest first: by likeness, for a model that listens to noise also minds smoothing.
+        The likeliest first: by effect, up to 1, times likeness.
     """
     effects = measure_effects(logits, images, affine, mask)
     beside: dict[str, float] = {}
-    if control is not None and judge(effects, limit=limit, alike=alike):
+    if control is not None and judge(effects, limit=limit):
         beside = {each.kind: each.effect for each in measure_effects(control, images, affine, mask)}
-    return judge(effects, classes, beside, limit, alike)
+    return judge(effects, classes, beside, limit)
 
 
 def judge(
@@ -277,14 +294,17 @@ def judge(
     classes: Sequence[str] = (),
     control: dict[str, float] | None = None,
     limit: float = LIMIT,
-    alike: float = ALIKE,
 ) -> list[Finding]:
     """Turn effects into findings; see `find_shortcuts`."""
     found = sorted(
-        (each for each in effects if each.effect >= limit and each.likeness >= alike),
-        key=lambda each: -each.likeness,
+        (each for each in effects if each.effect >= limit and each.likeness >= _needed(each.kind)),
+        key=lambda each: -min(each.effect, 1.0) * each.likeness,
     )
     return [_finding(rank, effect, classes, control or {}) for rank, effect in enumerate(found, start=1)]
+
+
+def _needed(kind: str) -> float:
+    return ALIKE_IF_FINE if kind in FINE else ALIKE
 
 
 def _finding(rank: int, effect: Effect, classes: Sequence[str], control: dict[str, float]) -> Finding:

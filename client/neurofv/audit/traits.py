@@ -1,7 +1,7 @@
 """What images are like: numbers in which artefacts show, so that classes of images can be compared.
 
-A model that minds a nuisance need not use it: one that looks for small lesions minds sharpness too. A shortcut is
-there if the images that it tells apart also differ in the way of the nuisance.
+A model that minds a nuisance need not use it: one that looks for small lesions minds sharpness too. A
+shortcut is there if the images that it tells apart also differ in the way of the nuisance.
 """
 
 from __future__ import annotations
@@ -53,7 +53,15 @@ class Traits:
         shades = np.quantile(tissue, (0.05, 0.25, 0.5, 0.75))
         moments = np.array([np.mean(image[self.mask] * field) for field in self.fields])
         level = max(float(image[self.mask].mean()), 1e-6)
-        parts = (air, _ends(head), shades, moments / level, _ghosts(image), self._bands(image), self._rough(image))
+        parts = (
+            air,
+            _ends(head),
+            shades,
+            moments / level,
+            _ghosts(image),
+            self._bands(image),
+            self._rough(image),
+        )
         return np.concatenate(parts)
 
     def _bands(self, image: np.ndarray) -> np.ndarray:
