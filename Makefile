@@ -7,8 +7,7 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo audit-demo test lint format proto docs viewer serve image images sbom bench-service bench-speed bench-imports bench-peers soak bench-reliability study study-quick train clean
-.PHONY: help setup demo test lint format proto docs serve image images sbom bench-service bench-speed bench-imports bench-peers bench-shortcuts soak bench-reliability study study-quick train clean
+.PHONY: help setup demo audit-demo test lint format proto docs viewer serve image images sbom bench-service bench-speed bench-imports bench-peers bench-shortcuts soak bench-reliability study study-quick train clean
 
 help:  ## Show what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
