@@ -21,7 +21,7 @@ import neurofv
 from models import ZOO, Bundle, read_bundle
 from models.control import shuffle_weights
 from models.statistics import watched
-from neurofv.audit import read_lines
+from neurofv.audit_log import read_lines
 from neurofv.v1 import method_pb2 as method
 from neurofv.v1 import visualization_service_pb2 as vis
 from service.jobs.probe import MOST_UNITS
