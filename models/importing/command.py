@@ -81,7 +81,7 @@ def import_model(
     model: Annotated[Path | None, typer.Argument(help="ONNX model.", show_default="that of --monai")] = None,
     monai: Annotated[Path | None, typer.Option(help="MONAI bundle, instead of a model.")] = None,
     out: Annotated[Path, typer.Option(help="Model repository; the bundle goes to OUT/NAME/VERSION.")] = Path(
-        "models"
+        "imported"
     ),
     name: Annotated[str, typer.Option(help="Of the bundle.", show_default="the file's")] = "",
     version: Annotated[int, typer.Option(min=1, help="Of the bundle.")] = 1,

@@ -12,17 +12,16 @@ from torch import nn
 
 from models.architectures import REGISTRY
 from models.bundle import Bundle
-from models.importing.card import write_card
 from models.importing.facts import Facts
-from models.importing.images import Images, read_image, read_images
-from models.importing.measuring import Track, measured_layers, prior_of, space_of
-from models.importing.network import classes_of, import_onnx, provenance
+from models.importing.images import read_image, read_images
+from models.importing.making import Found, make_bundle
+from models.importing.measuring import Track, space_of
+from models.importing.network import import_onnx
 from models.layers import layer_table
-from models.manifest import Architecture, Manifest
+from models.manifest import Architecture
 from models.onnx_export import write_onnx
 from models.onnx_graph.agreement import agreement
 from models.onnx_graph.reading import read_onnx
-from models.writing import write_bundle
 
 
 def export_bundle(
@@ -81,48 +80,28 @@ def export_bundle(
                     file, repository, facts, reference, given, origin=origin, overwrite=overwrite, track=track
                 )
             images = read_images(Path(reference), given, facts.normalization, shape)
-            architecture = Architecture(name=registered, hyperparameters=hyperparameters)
-            return _keep(module, architecture, file, repository, facts, images, origin, overwrite, track)
+            source, space = read_onnx(file), space_of(images, facts)
+            image = next(iter(images.model_units(space)))
+            difference = agreement(source, module, image, space.intensity_range, facts.tolerance)
+            layers = layer_table(module, space.shape, space.voxel_size_mm)
+            found = Found(
+                source=source,
+                path=file,
+                origin=origin,
+                architecture=Architecture(name=registered, hyperparameters=hyperparameters),
+                graph=None,
+                network=module,
+                layers=layers,
+                logits=layers[-1],
+                head=None,
+                agreement=difference,
+            )
+            return make_bundle(found, facts, images, space, repository, overwrite, track)
 
 
 def _shape_of(reference: str | Path) -> tuple[int, int, int]:
     x, y, z = read_image(Path(reference)).shape
     return x, y, z
-
-
-def _keep(
-    module: nn.Module,
-    architecture: Architecture,
-    file: Path,
-    repository: str | Path,
-    facts: Facts,
-    images: Images,
-    origin: str,
-    overwrite: bool,
-    track: Track,
-) -> Bundle:
-    """Make a bundle whose network is built by the project's own code."""
-    source, space = read_onnx(file), space_of(images, facts)
-    image = next(iter(images.model_units(space)))
-    difference = agreement(source, module, image, space.intensity_range, facts.tolerance)
-    layers = layer_table(module, space.shape, space.voxel_size_mm)
-    classes = classes_of(layers[-1], facts, source.file, None)
-    manifest = Manifest(
-        name=facts.name,
-        version=facts.version,
-        architecture=architecture,
-        input=space,
-        classes=classes,
-        classifier_layer=layers[-1].name if classes else "",
-        imported=provenance(source, file, difference, origin, images),
-        license=facts.license,
-        intended_use=facts.intended_use,
-        not_for=facts.not_for,
-    )
-    prior, mean = prior_of(module, measured_layers(layers, layers[-1].name), images, space, track)
-    card = write_card(manifest, layers, images.known)
-    folder = Path(repository) / facts.name / str(facts.version)
-    return write_bundle(folder, manifest, module, mean, prior, card, overwrite=overwrite)
 
 
 @contextmanager
