@@ -127,7 +127,9 @@ def test_units_are_probed_as_they_are_and_with_random_weights(
         assert unit.mean == pytest.approx(float(values.mean()), rel=1e-4, abs=1e-5)
         assert unit.maximum == pytest.approx(float(values.max()), rel=1e-4, abs=1e-5)
         # A token has no place, and what is one number has none either.
-        assert unit.HasField("voxel") == unit.HasField("point_mm") == (values.ndim == 3 and values.numel() > 1)
+        assert (
+            unit.HasField("voxel") == unit.HasField("point_mm") == (values.ndim == 3 and values.numel() > 1)
+        )
     assert len(found.logits) == len(bundle.manifest.classes)
     if logits:
         np.testing.assert_allclose(found.logits, seen[logits][0].flatten(), rtol=1e-4, atol=1e-5)

@@ -213,6 +213,18 @@ def test_jobs_are_not_shown_to_a_network_unsaid(more: dict) -> None:
     check_doors(Settings(http_host="0.0.0.0", **TLS, **more))
 
 
+@pytest.mark.parametrize("more", [{"tokens": "t"}, {"jwt_keys": "k", "jwt_issuer": "i", "jwt_audience": "a"}])
+def test_the_page_is_no_way_round_client_certificates(more: dict) -> None:
+    chosen = TLS | {"tls_client_ca": "c"} | more
+    words = "'0.0.0.0', where /ui .* no certificate of NEUROFV_TLS_CLIENT_CA.*NEUROFV_UI=false.*127.0.0.1"
+    with pytest.raises(DoorsRefused, match=f"^NEUROFV_HTTP_HOST is {words}"):
+        check_doors(Settings(http_host="0.0.0.0", **chosen))
+    for other in ({"http_host": "0.0.0.0", "ui": False}, {"http_host": "127.0.0.1"}):
+        check_doors(Settings(**other, **chosen))
+    # With certificates alone the page lets nobody in, and others may come for /metrics.
+    check_doors(Settings(http_host="0.0.0.0", **TLS, tls_client_ca="c"))
+
+
 @pytest.mark.parametrize(
     "chosen",
     [
