@@ -24,7 +24,7 @@ from service.rpc.models import ModelService
 from service.security.doors import Doors
 from service.security.identity import Principal, Role, set_caller
 from service.storage.records import Record
-from service.ui import api, application
+from service.ui import api, application, places
 from service.ui.api import Api
 from service.ui.application import Ui
 from tests.house import House
@@ -173,6 +173,33 @@ async def test_refusals_are_counted_and_recorded_as_with_grpc(guarded: Site, tmp
     assert metric("neurofv_auth_failures_total", {"reason": "CREDENTIAL_INVALID"}) == before
 
 
+async def test_requests_are_counted_by_what_was_asked_and_answered(guarded: Site) -> None:
+    record = await guarded.create("submitter")
+    asked = (
+        ("/ui/api/caller", TOKENS["viewer"], "neurofv.v1.ModelService/ListModels", "200"),
+        ("/ui/api/models", "wrong", "neurofv.v1.ModelService/ListModels", "401"),
+        (
+            f"/ui/api/{record.name}/volumes/final",
+            TOKENS["submitter"],
+            "neurofv.v1.JobService/ReadVolume",
+            "200",
+        ),
+        (
+            f"/ui/api/{record.name}/events?after=x",
+            TOKENS["submitter"],
+            "neurofv.v1.JobService/WatchJob",
+            "400",
+        ),
+        (f"/ui/api/{record.name}", TOKENS["viewer"], "neurofv.v1.JobService/GetJob", "404"),
+        ("/ui/api/nothing", TOKENS["viewer"], "unknown", "404"),
+    )
+    for path, token, method, status in asked:
+        assert (await guarded.begin(path, token))[0] == int(status)
+        labels = {"method": method, "status": status}
+        found = guarded.house.metrics.registry.get_sample_value("neurofv_ui_requests_total", labels)
+        assert (path, found) == (path, 1)
+
+
 async def test_events_come_in_pages_without_gaps(site: Site) -> None:
     record = await site.create()
     path, after, numbers, kinds = f"/ui/api/{record.name}/events", 0, [], set()
@@ -281,7 +308,7 @@ async def test_waiting_pages_take_no_place_from_probes_and_hold_up_nothing(
             await asyncio.sleep(0.01)
         last = site.house.store.get(record.id).last_sequence
         path = f"/ui/api/{record.name}/events?after={last}"
-        waiting = [site.begin(path) for _ in range(application._MOST_AT_ONCE + 8)]
+        waiting = [site.begin(path) for _ in range(places.MOST_AT_ONCE + 8)]
         while sum(answer.done() for answer in waiting) < 8:
             await asyncio.sleep(0.01)
         assert max([await _gap(site) for _ in range(20)]) < 2.0
@@ -289,9 +316,45 @@ async def test_waiting_pages_take_no_place_from_probes_and_hold_up_nothing(
         # News reach all who wait, at once.
         await site.house.desk.cancel(record)
         statuses = [(await answer)[0] for answer in waiting]
-        assert statuses.count(200) == application._MOST_AT_ONCE
+        assert statuses.count(200) == places.MOST_AT_ONCE
         # All places are free again.
         assert (await site.begin("/ui/api/jobs"))[0] == 200
+    finally:
+        site.server.close()
+        await site.doors.close()
+        await site.house.close()
+
+
+async def test_one_who_waits_much_leaves_room_for_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "_LONGEST_WAIT", 30.0)
+    site = await open_site(
+        tmp_path, Still, tokens=write_tokens(tmp_path / "tokens.toml", other=(OTHER, "submitter", None))
+    )
+    try:
+        record = await site.create("submitter", ends=False)
+        while site.house.store.get(record.id).state != vis.JOB_STATE_RUNNING:
+            await asyncio.sleep(0.01)
+        path = f"/ui/api/{record.name}/events?after={site.house.store.get(record.id).last_sequence}"
+        waiting = [site.begin(path, TOKENS["submitter"]) for _ in range(places.MOST_EACH + 3)]
+        while sum(answer.done() for answer in waiting) < 3:
+            await asyncio.sleep(0.01)
+        for answer in (answer.result() for answer in waiting if answer.done()):
+            assert (answer[0], answer[1]["retry-after"], b"you have too many" in answer[2]) == (
+                429,
+                "2",
+                True,
+            )
+        labels = {"method": "neurofv.v1.JobService/WatchJob", "status": "429"}
+        metric = site.house.metrics.registry.get_sample_value
+        assert metric("neurofv_ui_requests_total", labels) == 3
+        for token in (OTHER, TOKENS["viewer"], TOKENS["admin"]):
+            assert (await site.begin("/ui/api/jobs", token))[0] == 200
+        assert (await site.begin("/ui/api/jobs", "wrong"))[0] == 401
+        await site.house.desk.cancel(record)
+        assert [(await answer)[0] for answer in waiting].count(200) == places.MOST_EACH
+        assert (await site.begin("/ui/api/jobs", TOKENS["submitter"]))[0] == 200
     finally:
         site.server.close()
         await site.doors.close()
@@ -329,7 +392,7 @@ async def test_a_page_that_waits_is_told_when_the_server_ends(tmp_path: Path) ->
 
 async def test_readers_who_stop_give_their_places_back(site: Site) -> None:
     record = await site.create()
-    for _ in range(application._MOST_AT_ONCE + 4):
+    for _ in range(places.MOST_AT_ONCE + 4):
         with socket.create_connection(("127.0.0.1", site.server.port)) as plain:
             plain.sendall(f"GET /ui/api/{record.name}/volumes/final HTTP/1.0\r\n\r\n".encode())
     await asyncio.sleep(0.5)
