@@ -52,6 +52,7 @@ def mutual(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> It
         tls_client_ca=authority.file,
         certificate_roles='{"pacs.hospital.example": "viewer", "prober": "viewer"}',
         tokens=write_tokens(tmp_path_factory.mktemp("mutual") / "tokens.toml"),
+        ui=False,
     )
     yield running
     assert running.stop() == 0
@@ -132,6 +133,11 @@ def test_a_foreign_certificate_or_none_does_not_get_through_tls(
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     assert all(entry["event"] == "text" for entry in mutual.log[before:])
     assert mutual.check() == 1
+
+
+def test_without_the_setting_there_is_no_page(mutual: RunningServer) -> None:
+    assert [mutual.get(path)[0] for path in ("/ui", "/ui/", "/ui/api/jobs", "/ui/api/door")] == [404] * 4
+    assert mutual.get("/livez")[0] == 200
 
 
 def test_a_renewed_certificate_is_served_without_a_restart(
