@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from neurofv.v1 import job_service_pb2 as pb
 from neurofv.v1 import model_service_pb2 as models_pb
 from service.errors import InvalidField
+from service.jobs.control import control_seed
 from service.jobs.desk import Desk
 from service.jobs.watch import Watch
 from service.observability.metrics import Metrics
@@ -137,6 +138,8 @@ class Api:
             request = event.accepted.request
             known = {"model": record.model, "steps": request.steps, "others": len(request.batch)}
             known["objective"] = plain(request.objective)
+            seed = control_seed(request)
+            known["control"] = "" if seed is None else f"random weights, seed {seed}"
             self._briefs[record.id] = known
             while len(self._briefs) > _REMEMBERED:
                 self._briefs.popitem(last=False)

@@ -255,6 +255,9 @@ async def test_the_list_names_units_and_goes_on(site: Site, monkeypatch: pytest.
         ("lesion-shapes", STEPS, "JOB_STATE_SUCCEEDED")
     }
     assert rows[0]["objective"]["terms"][0]["class_logit"]["class_name"] == "cube"
+    await site.house.desk.create(request(CUBE, f"steps: {STEPS} control {{ random_weights {{ seed: 5 }} }}"))
+    newest = (await site.json("/ui/api/jobs"))["jobs"]
+    assert [row["control"] for row in newest] == ["random weights, seed 5", ""]
 
 
 async def test_the_page_forbids_all_but_its_own(site: Site) -> None:
