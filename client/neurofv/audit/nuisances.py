@@ -131,12 +131,12 @@ def blob(image: np.ndarray, place: Place, at: Sequence[float], value: float, rad
 
 def in_air(image: np.ndarray, place: Place, **choices: Any) -> np.ndarray:
     """Add a `blob` where there is no brain."""
-    return np.where((image == 0) & ~grown(place.mask), blob(image, place, **choices), image)
+    return np.where((image == 0) & ~place.mask, blob(image, place, **choices), image)
 
 
 def cleared(image: np.ndarray, place: Place, sides: Mapping[int, int]) -> np.ndarray:
     """Empty the air in a corner, or at a side between the corners: `sides` tells -1 or 1 by world axis."""
-    air, lines = ~grown(place.mask), place.coordinates()
+    air, lines = ~(grown(place.mask) if len(sides) == 3 else place.mask), place.coordinates()
     for axis, side in sides.items():
         air = air & (side * lines[axis] > (0.5 if len(sides) == 3 else 0.7))
     if len(sides) == 1:
@@ -286,7 +286,7 @@ def battery(place: Place) -> dict[str, Nuisance]:
     axes: list[tuple[int, ...]] = [(0,), (1,), (2,), (0, 1, 2)]
     rings = [_variant(f"k-space cut along axes {each}", ringing, axes=each, share=0.6) for each in axes]
     ghosts = [_variant(f"a ghost along axis {axis}", ghosting, axis=axis, share=0.08) for axis in range(3)]
-    waves = [(0.2, 0.2 * a, 0.2 * b) for a in (-1, 1) for b in (-1, 1)]
+    waves = [(w, w * a, w * b) for w in (0.15, 0.2, 0.25) for a in (-1, 1) for b in (-1, 1)]
     stripes = [_variant(f"stripes of wave {wave}", spiked, wave=wave, share=0.08) for wave in waves]
     return {
         each.kind: each

@@ -25,14 +25,17 @@ Logits = Callable[[np.ndarray], np.ndarray]
 """Answers one image `(X, Y, Z)` with the class logits `(classes,)`, after the model's own normalization."""
 LIMIT = 0.25
 """Least effect of a shortcut."""
-ALIKE, ALIKE_IF_FINE = 0.6, 0.8
-"""Least likeness of a shortcut; higher for kinds of fine grain, since small lesions change the grain too.
-Each lies between clean networks and cheats that take no part in the figures of docs/shortcuts.md."""
-FINE = frozenset({"ringing", "noise", "smoothing", "stripes"})
+ALIKE = 0.53
+"""Least likeness of a shortcut. It lies between clean networks and cheats that take no part in the figures of
+docs/shortcuts.md."""
 FEWEST = 2
-"""Images that an audit needs."""
+"""Images that an audit needs, of each of two answers."""
 SCREENED = 4
 """Images by which the form of a nuisance is chosen: one of eight corners, one of eighteen fields."""
+
+
+class Untestable(ValueError):
+    """Nothing could be found with these images, whatever the model does."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Effect:
     away, towards : int
         Classes that it moves images from and to.
     likeness : float
-        Cosine, -1 to 1, between what it changes in images and what tells the two classes' images apart.
+        How alike are what it changes in images and what tells the two classes' images apart, -1 to 1.
     """
 
     kind: str
@@ -124,6 +127,8 @@ def measure_effects(
     ------
     ValueError
         There are fewer than two images, or their grid is not that of the mask.
+    Untestable
+        Fewer than two of the images get each of two answers.
     """
     if len(images) < FEWEST or any(image.shape != mask.shape for image in images):
         shapes = sorted({image.shape for image in images})
@@ -135,10 +140,15 @@ def measure_effects(
     scales = [_bright(image) for image in images]
     units = [np.asarray(image, float) / scale for image, scale in zip(images, scales, strict=True)]
     answers = np.stack([logits(np.asarray(image)) for image in images]).astype(float)
-
+    _check_answers(answers)
     shown = _Shown(logits, units, scales, answers, place)
     chosen = battery(place) if nuisances is None else nuisances
     return [shown.strongest(nuisance) for nuisance in chosen.values()]
+
+
+def head_mask(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Return where most images are not 0, bool `(X, Y, Z)`: the heads, if images are 0 around them."""
+    return np.asarray(np.mean([image != 0 for image in images], axis=0) >= 0.5)
 
 
 def _bright(image: np.ndarray) -> float:
@@ -146,6 +156,16 @@ def _bright(image: np.ndarray) -> float:
     if not tissue.size or not np.isfinite(tissue).all():
         raise ValueError("images: one is zero everywhere or holds NaN; give real ones")
     return max(float(np.quantile(tissue, 0.995)), 1e-12)
+
+
+def _check_answers(answers: np.ndarray) -> None:
+    counts = np.bincount(answers.argmax(axis=1), minlength=answers.shape[1])
+    if np.sum(counts >= FEWEST) < 2:
+        told = ", ".join(f"class {index}: {count}" for index, count in enumerate(counts) if count)
+        raise Untestable(
+            f"the model's answers to the {len(answers)} images are {told}; give images of which it answers "
+            f"at least {FEWEST} with each of two classes"
+        )
 
 
 class _Shown:
@@ -165,10 +185,10 @@ class _Shown:
         self.described = self.traits(units)
 
     def ask(self, variant: Variant, rows: Sequence[int]) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Return the logits of some images' changed twins, and the twins."""
+        """Return the logits of some images' changed twins, and the twins with bright tissue at 1 again."""
         twins = [variant.change(self.units[row], place=self.place) for row in rows]
         found = [self.logits(twin * self.scales[row]) for twin, row in zip(twins, rows, strict=True)]
-        return np.stack(found).astype(float), twins
+        return np.stack(found).astype(float), [twin / _bright(twin) for twin in twins]
 
     def strongest(self, nuisance: Nuisance) -> Effect:
         """Choose a form by a few images, and measure it on all."""
@@ -297,14 +317,10 @@ def judge(
 ) -> list[Finding]:
     """Turn effects into findings; see `find_shortcuts`."""
     found = sorted(
-        (each for each in effects if each.effect >= limit and each.likeness >= _needed(each.kind)),
+        (each for each in effects if each.effect >= limit and each.likeness >= ALIKE),
         key=lambda each: -min(each.effect, 1.0) * each.likeness,
     )
     return [_finding(rank, effect, classes, control or {}) for rank, effect in enumerate(found, start=1)]
-
-
-def _needed(kind: str) -> float:
-    return ALIKE_IF_FINE if kind in FINE else ALIKE
 
 
 def _finding(rank: int, effect: Effect, classes: Sequence[str], control: dict[str, float]) -> Finding:
