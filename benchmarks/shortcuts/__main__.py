@@ -56,7 +56,7 @@ def examined(seeds: int) -> list[Case]:
 def main(
     cohort: Annotated[Path, typer.Option(help="Real brains, a BIDS derivative.")] = Path("../shared/cohort"),
     seeds: Annotated[
-        int, typer.Option(min=1, help="Networks of each shortcut; of clean twins twice as many.")
+        int, typer.Option(min=1, help="Networks of each shortcut; of each clean twin twice as many.")
     ] = 3,
     fresh: Annotated[bool, typer.Option(help="Train everything again.")] = False,
     only_kept: Annotated[bool, typer.Option(help="Judge what an interrupted run left.")] = False,

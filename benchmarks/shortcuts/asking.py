@@ -14,9 +14,9 @@ import torch
 
 from benchmarks.shortcuts.cohorts import Case, coarse, images_of, trained
 from benchmarks.shortcuts.maps import grad_cam, pictures, smooth_grad
+from benchmarks.shortcuts.reading import map_figures
 from models import Bundle
-from neurofv.audit.pictures import map_figures
-from neurofv.audit.shortcuts import Untestable, head_mask, measure_effects
+from neurofv.audit.shortcuts import head_mask, measure_effects
 from training.cohort import Cohort, normalize, read_cohort
 
 SUBJECTS = 7
@@ -57,11 +57,7 @@ def probed(case: Case, cohort: Cohort, folder: Path) -> Row:
         images, labels = images_of(case, cohort, SUBJECTS)
         logits = answers(bundle)
         right = [int(logits(image).argmax()) == label for image, label in zip(images, labels, strict=True)]
-        try:
-            effects = measure_effects(logits, images, cohort.affine, head_mask(images))
-        except Untestable:
-            # As a network that has learned nothing; nothing is found in it.
-            effects = []
+        effects = measure_effects(logits, images, cohort.affine, head_mask(images))
         return {
             "kind": case.kind,
             "seed": case.seed,

@@ -8,7 +8,7 @@ from typing import Any
 from scipy.stats import binomtest
 
 from benchmarks.shortcuts.plants import SIGNALS
-from neurofv.audit.pictures import FAMILIES
+from benchmarks.shortcuts.reading import FAMILIES
 from neurofv.audit.shortcuts import ALIKE, LIMIT, Effect, judge
 
 Row = dict[str, Any]

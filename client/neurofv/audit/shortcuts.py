@@ -18,7 +18,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from neurofv.audit.nuisances import Nuisance, Place, Variant, battery
+from neurofv.audit.battery import battery
+from neurofv.audit.movement import movement
+from neurofv.audit.nuisances import Nuisance, Place, Variant
 from neurofv.audit.traits import Traits, likeness
 
 Logits = Callable[[np.ndarray], np.ndarray]
@@ -127,20 +129,13 @@ def measure_effects(
     ------
     ValueError
         There are fewer than two images, or their grid is not that of the mask.
-    Untestable
-        Fewer than two of the images get each of two answers.
     """
-    if len(images) < FEWEST or any(image.shape != mask.shape for image in images):
-        shapes = sorted({image.shape for image in images})
-        raise ValueError(
-            f"images: {len(images)} of shapes {shapes}, mask of {mask.shape}; give at least {FEWEST} on "
-            "the mask's grid"
-        )
+    _check_images(images, mask)
     place = Place(np.asarray(affine, float), np.asarray(mask, bool))
     scales = [_bright(image) for image in images]
     units = [np.asarray(image, float) / scale for image, scale in zip(images, scales, strict=True)]
     answers = np.stack([logits(np.asarray(image)) for image in images]).astype(float)
-    _check_answers(answers)
+
     shown = _Shown(logits, units, scales, answers, place)
     chosen = battery(place) if nuisances is None else nuisances
     return [shown.strongest(nuisance) for nuisance in chosen.values()]
@@ -156,6 +151,15 @@ def _bright(image: np.ndarray) -> float:
     if not tissue.size or not np.isfinite(tissue).all():
         raise ValueError("images: one is zero everywhere or holds NaN; give real ones")
     return max(float(np.quantile(tissue, 0.995)), 1e-12)
+
+
+def _check_images(images: Sequence[np.ndarray], mask: np.ndarray) -> None:
+    if len(images) < FEWEST or any(image.shape != mask.shape for image in images):
+        shapes = sorted({image.shape for image in images})
+        raise ValueError(
+            f"images: {len(images)} of shapes {shapes}, mask of {mask.shape}; give at least {FEWEST} on "
+            "the mask's grid"
+        )
 
 
 def _check_answers(answers: np.ndarray) -> None:
@@ -237,44 +241,6 @@ def _few(own: np.ndarray) -> list[int]:
     return turns[:SCREENED]
 
 
-def movement(answers: np.ndarray, changed: np.ndarray, rows: Sequence[int]) -> tuple[float, float, int, int]:
-    """Say how far answers have moved towards another class.
-
-    Parameters
-    ----------
-    answers : numpy.ndarray
-        Logits of all images, shape `(images, classes)`.
-    changed : numpy.ndarray
-        Logits of the changed twins of some, shape `(len(rows), classes)`.
-    rows : sequence of int
-        Of which.
-
-    Returns
-    -------
-    tuple of float, float, int, int
-        The largest median movement between two classes, in distances between them; the share of the images
-        whose answer changed; the classes that it leaves and moves to.
-    """
-    own, before = answers.argmax(axis=1), answers[list(rows)]
-    shown = own[list(rows)]
-    best = (0.0, 0.0, 0, 0)
-    for away in np.unique(shown):
-        here = shown == away
-        for towards in range(answers.shape[1]):
-            if towards == away:
-                continue
-            margin = answers[:, towards] - answers[:, away]
-            near, there = np.median(margin[own == away]), margin[own == towards]
-            # Where no image is of the other class, it is taken to lie as far beyond the border.
-            distance = np.median(there) - near if there.size else -2 * near
-            steps = (changed - before)[here]
-            effect = float(np.median(steps[:, towards] - steps[:, away]) / max(distance, 1e-9))
-            if effect > best[0]:
-                moved = float(np.mean(changed[here].argmax(axis=1) != away))
-                best = (effect, moved, int(away), towards)
-    return best
-
-
 def find_shortcuts(
     logits: Logits,
     images: Sequence[np.ndarray],
@@ -301,7 +267,16 @@ def find_shortcuts(
     -------
     list of Finding
         The likeliest first: by effect, up to 1, times likeness.
+
+    Raises
+    ------
+    ValueError
+        As in `measure_effects`.
+    Untestable
+        Fewer than two of the images get each of two answers.
     """
+    _check_images(images, mask)
+    _check_answers(np.stack([logits(np.asarray(image)) for image in images]))
     effects = measure_effects(logits, images, affine, mask)
     beside: dict[str, float] = {}
     if control is not None and judge(effects, limit=limit):
