@@ -9,9 +9,10 @@ import nibabel
 import numpy as np
 from nilearn import image as nilearn_image
 
+from neurofv.audit.battery import battery
 from neurofv.audit.images import RealImage
 from neurofv.audit.jobs import patient
-from neurofv.audit.nuisances import Place, battery
+from neurofv.audit.nuisances import Place
 from neurofv.audit.shortcuts import find_shortcuts
 from neurofv.client import Client
 from neurofv.errors import InvalidRequest
