@@ -59,7 +59,7 @@ docs: $(VENV)/.dev  ## Write docs/reference from the code
 	$(BIN)/python docs/make_reference.py
 
 viewer: $(VENV)/.run  ## Fetch the 3D viewer of an audit's report from npm into the user's cache
-	$(BIN)/python -m neurofv.audit.viewer
+	$(BIN)/python -m neurofv.viewer
 
 image: $(VENV)/.run  ## Build the container image and let it answer a request
 	PYTHON=$(BIN)/python deploy/image/build.sh

@@ -2,6 +2,7 @@
 
 import base64
 import fcntl
+import io
 import json
 import os
 import select
@@ -15,7 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import pytest
+from PIL import Image
 
 _SECONDS = 60
 
@@ -53,7 +56,9 @@ class Browser:
         self.requests: list[str] = []
         self.complaints: list[str] = []
         command = [
-            *(find_chromium(), "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
+            *(find_chromium(), "--headless=new", "--no-sandbox", "--disable-dev-shm-usage"),
+            # WebGL without a graphics card.
+            *("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"),
             *("--no-first-run", "--disable-extensions", "--disable-background-networking", "--disable-sync"),
             *("--hide-scrollbars", "--force-color-profile=srgb", "--remote-debugging-pipe"),
             *(f"--user-data-dir={self._folder.name}", *options, "about:blank"),
@@ -185,6 +190,18 @@ class Browser:
         file.write_bytes(base64.b64decode(found["data"]))
         return file
 
+    def pixels(self, selector: str) -> np.ndarray:
+        """Return what is on the screen where an element is: rows, columns, and red, green and blue."""
+        box = self.run(f"document.querySelector({json.dumps(selector)}).getBoundingClientRect().toJSON()")
+        found = self.call("Page.captureScreenshot", format="png")
+        window = Image.open(io.BytesIO(base64.b64decode(found["data"]))).convert("RGB")
+        part = window.crop([round(box[side]) for side in ("left", "top", "right", "bottom")])
+        return np.asarray(part).astype(int)
+
+    def print(self) -> bytes:
+        """Return the page on paper, as PDF."""
+        return base64.b64decode(self.call("Page.printToPDF", printBackground=True)["data"])
+
     def overflow(self) -> int:
         """Return by how many pixels the page is wider than the window."""
         return self.run("document.documentElement.scrollWidth - document.documentElement.clientWidth")
@@ -193,18 +210,25 @@ class Browser:
         """Return the roles of what can be operated or is a picture, but has no name for a screen reader."""
         self.call("Accessibility.enable")
         kinds = {"button", "link", "textbox", "slider", "combobox", "checkbox", "image", "progressbar"}
+        kinds |= {"dialog", "region", "Canvas"}
         nodes = self.call("Accessibility.getFullAXTree")["nodes"]
         return [
             node["role"]["value"]
             for node in nodes
             if not node.get("ignored")
-            and node["role"]["value"] in kinds
+            and (node["role"]["value"] in kinds or _takes_focus(node))
             and not node.get("name", {}).get("value")
         ]
 
     def faint(self) -> list[str]:
         """Return visible texts whose contrast to their ground is below 4.5 (WCAG 2.1 AA)."""
         return self.run(_FAINT)
+
+
+def _takes_focus(node: dict[str, Any]) -> bool:
+    """Say whether the focus can be there; the page itself and its main part need no name for it."""
+    properties = {each["name"]: each["value"].get("value") for each in node.get("properties", ())}
+    return bool(properties.get("focusable")) and node["role"]["value"] not in ("RootWebArea", "main")
 
 
 _FAINT = """
@@ -217,11 +241,11 @@ _FAINT = """
     .map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
     .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
   const ground = (element) => {
-    for (let at = element; at; at = at.parentElement) {
-      const found = parse(getComputedStyle(at).backgroundColor);
-      if (found.a > 0.99) return found.rgb;
-    }
-    return [255, 255, 255];
+    if (!element) return [255, 255, 255];
+    const { rgb, a } = parse(getComputedStyle(element).backgroundColor);
+    if (a === 1) return rgb;
+    const behind = ground(element.parentElement);
+    return rgb.map((value, index) => a * value + (1 - a) * behind[index]);
   };
   const faint = [];
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
