@@ -24,7 +24,7 @@ export class Volumes {
     this.follows = true;
     this.chosen = "volume";
     by("waiting").hidden = false;
-    by("controls").hidden = by("views").hidden = by("place-line").hidden = true;
+    by("controls").hidden = true;
     delete by("views").dataset.volume;
     this.listen();
     this.list();

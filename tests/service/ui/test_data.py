@@ -1,38 +1,34 @@
 """The data behind the page, over HTTP, with everything real but the optimizer."""
 
 import asyncio
+import gzip
 import http.client
 import json
+import os
 import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
+import structlog
 
 from benchmarks.reliability.quick import QuickExecutor
 from neurofv.v1 import visualization_service_pb2 as vis
 from service.jobs.job import Job, Outcome
 from service.observability.http import OperatorServer
-from service.rpc.jobs import JobService
-from service.rpc.models import ModelService
 from service.security.doors import Doors
-from service.security.identity import Principal, Role, set_caller
-from service.storage.records import Record
 from service.ui import api, application
-from service.ui.api import Api
-from service.ui.application import Ui
+from service.ui.viewer import read_viewer
 from tests.house import House
-from tests.service.requests import CUBE, request
 from tests.service.security.authorities import NOW, TOKENS, write_tokens
+from tests.service.ui.site import STEPS, Site, open_site
 
-STEPS = 200
-ASKED = request(CUBE, f"steps: {STEPS} snapshot_every: 0")
 OTHER = "nfv_other-0123456789abcdefghijklmnopqrstuvwxyz"
 LATE = "nfv_late-0123456789abcdefghijklmnopqrstuvwxyz"
 
@@ -47,61 +43,12 @@ class Still(QuickExecutor):
             yield job, Outcome(vis.JOB_STATE_QUEUED)
 
 
-class Site:
-    """The page's port in front of a house."""
-
-    def __init__(self, house: House, doors: Doors) -> None:
-        jobs = JobService(house.desk, house.metrics)
-        ui = Ui(
-            doors, Api(house.desk, ModelService(house.desk.repository), jobs, house.metrics), house.metrics
-        )
-        self.house, self.doors = house, doors
-        self.server = OperatorServer(("127.0.0.1", 0), house.metrics.registry, lambda: True, doors.http, ui)
-        self._threads = ThreadPoolExecutor(80)
-
-    def ask(
-        self, path: str, token: str = "", method: str = "GET", **headers: str
-    ) -> tuple[int, dict[str, str], bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=60)
-        if token:
-            headers["Authorization"] = f"Bearer {token}"
-        connection.request(method, path, headers=headers)
-        answer = connection.getresponse()
-        found = answer.status, {key.lower(): value for key, value in answer.getheaders()}, answer.read()
-        connection.close()
-        return found
-
-    def begin(self, *arguments: Any, **headers: str) -> asyncio.Future:
-        """Ask from a thread, for the loop of the test is the server's."""
-        loop = asyncio.get_running_loop()
-        return loop.run_in_executor(self._threads, lambda: self.ask(*arguments, **headers))
-
-    async def json(self, path: str, token: str = "") -> Any:
-        status, _, body = await self.begin(path, token)
-        assert status == 200, body
-        return json.loads(body)
-
-    async def create(self, owner: str = "local", ends: bool = True) -> Record:
-        set_caller(Principal(owner, Role.SUBMITTER))
-        record = await self.house.desk.create(ASKED)
-        while ends and not self.house.store.get(record.id).over:
-            await asyncio.sleep(0.01)
-        return record
-
-
-async def open_site(folder: Path, executor: type = QuickExecutor, **settings: Any) -> Site:
-    house = await House(folder, executor, audit_log=folder / "doors.jsonl", **settings).open()
-    return Site(house, Doors(house.settings, house.metrics))
-
-
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
     """Open to everybody on this machine."""
     found = await open_site(tmp_path)
     yield found
-    found.server.close()
-    await found.doors.close()
-    await found.house.close()
+    await found.close()
 
 
 @pytest.fixture
@@ -110,9 +57,7 @@ async def guarded(tmp_path: Path) -> AsyncIterator[Site]:
     more = {"other": (OTHER, "submitter", None), "late": (LATE, "admin", NOW - timedelta(seconds=1))}
     found = await open_site(tmp_path, tokens=write_tokens(tmp_path / "tokens.toml", **more))
     yield found
-    found.server.close()
-    await found.doors.close()
-    await found.house.close()
+    await found.close()
 
 
 async def test_who_may_see_what(guarded: Site) -> None:
@@ -239,6 +184,8 @@ async def test_the_page_forbids_all_but_its_own(site: Site) -> None:
         assert "default-src 'none'" in policy
         assert "frame-ancestors 'none'" in policy
         assert "unsafe" not in policy
+        assert "script-src 'self';" in policy
+        assert "://" not in policy
         assert (headers["x-content-type-options"], headers["cache-control"]) == ("nosniff", "no-store")
         assert "set-cookie" not in headers
         assert not [name for name in headers if name.startswith("access-control")]
@@ -259,6 +206,54 @@ def test_the_page_s_files_hold_nothing_inline_and_name_no_host() -> None:
         text = file.read_text().replace("http://www.w3.org/2000/svg", "")
         assert "://" not in text
         assert "innerHTML" not in text
+
+
+async def test_the_viewer_is_one_file_that_browsers_may_keep(tmp_path: Path) -> None:
+    script = tmp_path / "niivue.umd.js"
+    script.write_text("globalThis.niivue = {};")
+    site = await open_site(tmp_path, viewer=read_viewer(str(script)))
+    try:
+        assert (await site.json("/ui/api/door"))["viewer"] is True
+        status, plain, body = await site.begin("/ui/niivue.js")
+        assert (status, plain["content-type"]) == (200, "text/javascript; charset=utf-8")
+        assert body.decode().endswith(script.read_text())
+        assert b"BSD 2-Clause License" in body
+        _, packed, smaller = await site.begin("/ui/niivue.js", **{"Accept-Encoding": "deflate, gzip, br"})
+        assert (packed["content-encoding"], gzip.decompress(smaller)) == ("gzip", body)
+        assert (packed["vary"], packed["cache-control"]) == ("Accept-Encoding", "no-cache")
+        assert packed["etag"] == plain["etag"]
+        status, headers, nothing = await site.begin("/ui/niivue.js", **{"If-None-Match": plain["etag"]})
+        assert (status, nothing) == (304, b"")
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert (await site.begin("/ui/niivue.js", **{"If-None-Match": 'W/"other"'}))[0] == 200
+    finally:
+        await site.close()
+
+
+async def test_without_a_viewer_there_is_no_such_file(site: Site) -> None:
+    assert (await site.json("/ui/api/door"))["viewer"] is False
+    assert (await site.begin("/ui/niivue.js"))[0] == 404
+
+
+def test_a_viewer_that_is_missing_is_logged_and_one_that_is_not_wanted_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with structlog.testing.capture_logs() as lines:
+        assert read_viewer("none") is None
+        assert lines == []
+        assert read_viewer("") is None
+    assert [line["event"] for line in lines] == ["ui_without_viewer"]
+    assert "make viewer" in lines[0]["why"]
+
+
+def test_a_named_viewer_that_cannot_be_read_ends_the_start(tmp_path: Path) -> None:
+    file = tmp_path / "niivue.tgz"
+    chosen = {"NEUROFV_VIEWER": str(file), "NEUROFV_DATA": str(tmp_path), "NEUROFV_HTTP_PORT": "0"}
+    command = [sys.executable, "-m", "service"]
+    ended = subprocess.run(command, env=os.environ | chosen, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 1
+    assert f"NEUROFV_VIEWER is {str(file)!r}: name NiiVue's niivue.umd.js" in ended.stderr
 
 
 async def test_a_name_of_elsewhere_does_not_reach_an_open_page(site: Site) -> None:
@@ -293,9 +288,7 @@ async def test_waiting_pages_take_no_place_from_probes_and_hold_up_nothing(
         # All places are free again.
         assert (await site.begin("/ui/api/jobs"))[0] == 200
     finally:
-        site.server.close()
-        await site.doors.close()
-        await site.house.close()
+        await site.close()
 
 
 async def _gap(site: Site) -> float:
@@ -322,9 +315,7 @@ async def test_a_page_that_waits_is_told_when_the_server_ends(tmp_path: Path) ->
     assert status in (200, 503)
     if status == 503:
         assert json.loads(body)["error"]["reason"] == "SERVER_DRAINING"
-    site.server.close()
-    await site.doors.close()
-    await site.house.close()
+    await site.close()
 
 
 async def test_readers_who_stop_give_their_places_back(site: Site) -> None:
