@@ -20,6 +20,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from neurofv.viewer import viewer_script
+
 _SECONDS = 60
 
 
@@ -37,6 +39,14 @@ def _closing(ends: tuple[int, int]) -> Iterator[int]:
     for end in ends:
         yield end
         os.close(end)
+
+
+def find_viewer() -> None:
+    """Have NiiVue in the cache, as `make viewer` does; skip the test without it, unless CI is set."""
+    if viewer_script() is None:
+        if os.environ.get("CI"):
+            pytest.fail("the viewer could not be fetched with npm")
+        pytest.skip("there is no viewer: make viewer")
 
 
 class Browser:
@@ -183,6 +193,10 @@ class Browser:
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
+
+    def download_to(self, folder: Path) -> None:
+        """Let the page save files, in a folder."""
+        self.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
 
     def screenshot(self, file: Path, whole: bool = True) -> Path:
         """Write a picture (PNG) of the whole page, or of what the window shows of it."""

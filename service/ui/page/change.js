@@ -2,7 +2,7 @@
 
 const EDGE = 5;
 // Smaller changes than this share of the largest let the first picture through.
-const SHARE = 0.1;
+const SHARE = 0.2;
 
 // To be laid over the first picture; its range is one that a few outliers do not set.
 export function difference(image, first) {
