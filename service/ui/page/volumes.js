@@ -206,7 +206,7 @@ export class Volumes {
     try {
       const link = element("a");
       link.href = URL.createObjectURL(new Blob([await this.fetch(begin)], { type: "application/gzip" }));
-      link.download = begin.file_name;
+      link.download = begin.file_name || `${begin.id}.nii.gz`;
       link.click();
       setTimeout(() => URL.revokeObjectURL(link.href), 10000);
     } catch (error) {

@@ -27,8 +27,8 @@ def _watch(site: Site, name: str, words: str, *options: str) -> None:
         assert browser.run("Number(document.querySelector('#objective path').dataset.points)") == 200
         browser.wait("document.querySelector('#no-viewer').checkVisibility()")
         assert words in browser.text("#no-viewer")
-        shown = "[...document.querySelectorAll('#views, #place-line, #seek')].some((one) => one.checkVisibility())"
-        assert browser.run(shown) is False
+        drawn = "[...document.querySelectorAll('#views, #place-line, #seek')]"
+        assert browser.run(f"{drawn}.some((each) => each.checkVisibility())") is False
         assert browser.run("[...document.querySelector('#show').options].map((each) => each.value)") == [
             "volume"
         ]
