@@ -40,8 +40,8 @@ class Viewer {
   constructor(niivue) {
     this.niivue = niivue;
     this.nv = new niivue.Niivue({
-      backColor: [0, 0, 0, 1], crosshairColor: [0.56, 0.82, 1, 0.8], crosshairGap: 8, crosshairWidth: 1,
-      crosshairWidthUnit: "mm", show3Dcrosshair: true, showAllOrientationMarkers: true, fontColor: [1, 1, 1, 1], loadingText: "", logLevel: "error",
+      backColor: [0, 0, 0, 1], crosshairColor: [0.75, 1, 0.75, 0.8], crosshairGap: 8, crosshairWidth: 1,
+      crosshairWidthUnit: "mm", show3Dcrosshair: true, fontColor: [1, 1, 1, 1], loadingText: "", logLevel: "error",
       multiplanarLayout: niivue.MULTIPLANAR_TYPE.GRID,
       dragAndDropEnabled: false, dragMode: niivue.DRAG_MODE.none, isForceMouseClickToVoxelCenters: true,
       // Its own keys would change what the labelled controls say.

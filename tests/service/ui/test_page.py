@@ -122,12 +122,12 @@ def test_a_volume_forms_before_the_watcher_s_eyes(
     browser.requests.clear()
     browser.complaints.clear()
     _start_viewer(browser, guarded)
-    name = _create(guarded, SMALL, "steps: 240 snapshot_every: 10")
+    name = _create(guarded, SMALL, "steps: 200 snapshot_every: 10")
     browser.click("#pages a")
     browser.wait(f"document.querySelector('tr[data-job=\"{name}\"] .running')", 60)
     row = browser.text(f"tr[data-job='{name}']")
     assert "cube" in row
-    assert "of 240" in row
+    assert "of 200" in row
     browser.click(f"tr[data-job='{name}'] a")
     browser.wait("document.querySelector('#views').dataset.volume?.startsWith('step')", 60)
     shown, pixels, points, textures = set(), set(), [], []
@@ -147,7 +147,7 @@ def test_a_volume_forms_before_the_watcher_s_eyes(
     browser.wait("document.querySelector('#views').dataset.volume === 'final'")
     # Each picture takes the place of the one before, in the viewer's memory too.
     assert set(textures) == {browser.run("window.textures")}
-    assert browser.run(POINTS) == 240
+    assert browser.run(POINTS) == 200
     assert browser.text("#state") == "succeeded"
     assert "Rank in its layer" in browser.text("#figures")
     _is_friendly(browser)
