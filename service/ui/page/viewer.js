@@ -20,20 +20,25 @@ export function openViewer() {
 }
 
 async function open() {
+  const instead = "so volumes are not drawn here; download them instead";
   const { viewer } = await json("door");
   if (!viewer) {
-    throw new NoViewer("This server has no viewer, so volumes are not drawn here; download them instead. Whoever "
-      + "runs it adds NiiVue with make viewer, or names its file in NEUROFV_VIEWER, and starts it again.");
+    throw new NoViewer(`This server has no viewer, ${instead}. Whoever runs it adds NiiVue with make viewer, or names `
+      + "its file in NEUROFV_VIEWER, and starts it again.");
   }
   if (!document.createElement("canvas").getContext("webgl2")) {
-    throw new NoViewer("This browser has no WebGL 2, so volumes are not drawn here; download them instead.");
+    throw new NoViewer(`This browser has no WebGL 2, ${instead}.`);
   }
   // Defines `niivue` for everybody, as scripts do.
   await import("./niivue.js");
   by("views").hidden = false; // for its size
-  const made = new Viewer(globalThis.niivue);
-  await made.start(by("canvas"));
-  return made;
+  try {
+    const made = new Viewer(globalThis.niivue);
+    await made.start(by("canvas"));
+    return made;
+  } catch (error) {
+    throw new NoViewer(`NiiVue does not start (${error.message}), ${instead}.`);
+  }
 }
 
 class Viewer {
@@ -74,7 +79,9 @@ class Viewer {
   // Of a NIfTI file, as the server sends it.
   async read(packed, name) {
     try {
-      return await this.niivue.NVImage.loadFromUrl({ url: packed, name: `${name}.nii.gz` });
+      const image = await this.niivue.NVImage.loadFromUrl({ url: packed, name: `${name}.nii.gz` });
+      if (!image.dimsRAS) throw new Error("it is no NIfTI file");
+      return image;
     } catch (error) {
       throw new Refused(500, `NiiVue cannot read the volume ${name}: ${error.message}`);
     }
@@ -104,7 +111,7 @@ class Viewer {
   }
 
   goTo(mm) {
-    this.go(this.nv.frac2vox(this.nv.mm2frac(mm)));
+    this.go(this.nv.frac2vox(this.nv.mm2frac(mm, 0, true)));
   }
 
   tell(place) {

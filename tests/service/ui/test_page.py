@@ -223,6 +223,10 @@ def _leaves_the_choice_to_the_watcher(browser: Browser) -> None:
     browser.wait("!document.querySelector('#place').innerText.startsWith('x 10, ')")
     assert ", change " in browser.text("#place")
     assert _coloured(browser) > grey + 0.01
+    place = _place(browser)
+    browser.point("#canvas", 0.2, 0.2)
+    browser.wait("document.activeElement.id === 'canvas'")
+    assert _place(browser) != place
     held = browser.run("window.textures")
     browser.run("document.querySelector('#when').focus()")
     browser.press("ArrowLeft")

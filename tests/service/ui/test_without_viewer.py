@@ -3,11 +3,9 @@
 import asyncio
 from pathlib import Path
 
-from service.ui.viewer import Viewer
+from service.ui.viewer import read_viewer
 from tests.browser import Browser
 from tests.service.ui.site import Site, open_site
-
-VIEWER = Viewer(b"throw new Error('asked for in vain');", b"", "")
 
 
 async def watch(site: Site, words: str, *options: str) -> None:
@@ -49,4 +47,13 @@ async def test_without_niivue_the_page_says_how_an_operator_adds_it(tmp_path: Pa
 
 
 async def test_without_webgl_the_page_offers_files(tmp_path: Path) -> None:
-    await watch(await open_site(tmp_path, viewer=VIEWER), "no WebGL 2", "--disable-3d-apis")
+    await watch(await _with_another_script(tmp_path), "no WebGL 2", "--disable-3d-apis")
+
+
+async def test_a_script_that_is_not_niivue_is_no_obstacle(tmp_path: Path) -> None:
+    await watch(await _with_another_script(tmp_path), "NiiVue does not start")
+
+
+async def _with_another_script(folder: Path) -> Site:
+    (folder / "niivue.umd.js").write_text("globalThis.niivue = {};")
+    return await open_site(folder, viewer=read_viewer(str(folder / "niivue.umd.js")))
