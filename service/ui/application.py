@@ -23,6 +23,7 @@ from service.security.transport import is_loopback
 from service.status import code_of, reason_of, resource_of, to_status
 from service.ui.api import Answer, Api, File, Route, plain
 from service.ui.places import MOST_AT_ONCE, MOST_EACH, Places
+from service.ui.viewer import Viewer
 
 # Longer than any wait for news, and than a disk that is slow.
 _SECONDS = 40.0
@@ -35,16 +36,19 @@ _KINDS = {
 _HEADERS = [
     (
         "Content-Security-Policy",
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        # data: NiiVue's letters and its light, which lie in its script. It evaluates no text as code.
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'",
     ),
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "no-referrer"),
     ("Cross-Origin-Resource-Policy", "same-origin"),
     ("Cross-Origin-Opener-Policy", "same-origin"),
-    # Neither volumes nor names of jobs stay behind in a browser.
-    ("Cache-Control", "no-store"),
 ]
+# Neither volumes nor names of jobs stay behind in a browser.
+_FORGET = ("Cache-Control", "no-store")
+# The viewer may, for it says nothing of anybody; a browser asks whether it is still the same.
+_ASK_AGAIN = ("Cache-Control", "no-cache")
 _STATUSES = {
     grpc.StatusCode.INVALID_ARGUMENT: "400 Bad Request",
     grpc.StatusCode.OUT_OF_RANGE: "400 Bad Request",
@@ -76,10 +80,12 @@ class Ui:
         Where answers come from.
     metrics : Metrics
         Where figures go.
+    viewer : Viewer or None
+        What draws volumes; without it the page offers them as files.
     """
 
-    def __init__(self, doors: Doors, api: Api, metrics: Metrics) -> None:
-        self._doors, self._api, self._metrics = doors, api, metrics
+    def __init__(self, doors: Doors, api: Api, metrics: Metrics, viewer: Viewer | None = None) -> None:
+        self._doors, self._api, self._metrics, self._viewer = doors, api, metrics, viewer
         self._loop = asyncio.get_running_loop()
         # Where nobody says who they are, nobody can be told apart.
         self._places = Places(MOST_AT_ONCE if doors.guard.is_open else MOST_EACH)
@@ -99,9 +105,12 @@ class Ui:
             return _text(start_response, "308 Permanent Redirect", "see ui/", ("Location", "ui/"))
         if path == "/api/door":
             # Asked first, so that who has no token yet is not counted as one who was refused.
-            return _json(start_response, {"open": self._doors.guard.is_open})
+            found = {"open": self._doors.guard.is_open, "viewer": self._viewer is not None}
+            return _json(start_response, found)
         if path.startswith("/api/"):
             return self._data(path.removeprefix("/api/"), environ, start_response)
+        if path == "/niivue.js" and self._viewer is not None:
+            return _script(start_response, self._viewer, environ)
         name = path.removeprefix("/") or "index.html"
         if name not in self._files:
             return _text(start_response, "404 Not Found", "there is no such page")
@@ -127,7 +136,7 @@ class Ui:
             self._note(status, principal, route, str(environ.get("REMOTE_ADDR", "")))
             return _refuse(counted, status)
         if isinstance(answer, File):
-            counted("200 OK", _headers("application/gzip", answer.size))
+            counted("200 OK", [*_headers("application/gzip", answer.size), _FORGET])
             return _Pieces(self, answer, release)
         return _json(counted, answer)
 
@@ -237,7 +246,22 @@ def _headers(kind: str, size: int) -> list[tuple[str, str]]:
 def _send(
     start_response: StartResponse, status: str, kind: str, body: bytes, *more: tuple[str, str]
 ) -> list[bytes]:
-    start_response(status, [*_headers(kind, len(body)), *more])
+    start_response(status, [*_headers(kind, len(body)), _FORGET, *more])
+    return [body]
+
+
+def _script(start_response: StartResponse, viewer: Viewer, environ: dict[str, Any]) -> list[bytes]:
+    """Answer with the viewer's script, unless the browser has it."""
+    accepted = str(environ.get("HTTP_ACCEPT_ENCODING", "")).replace(" ", "").split(",")
+    packed = "gzip" in accepted
+    body = viewer.packed if packed else viewer.plain
+    more = [_ASK_AGAIN, ("ETag", viewer.tag), ("Vary", "Accept-Encoding")]
+    if viewer.tag in str(environ.get("HTTP_IF_NONE_MATCH", "")):
+        start_response("304 Not Modified", [*_HEADERS, *more])
+        return []
+    if packed:
+        more.append(("Content-Encoding", "gzip"))
+    start_response("200 OK", [*_headers(_KINDS["js"], len(body)), *more])
     return [body]
 
 

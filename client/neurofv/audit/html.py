@@ -19,9 +19,9 @@ from markupsafe import Markup
 
 from neurofv.audit import figures
 from neurofv.audit.album import Album
-from neurofv.audit.viewer import SETTING, VERSION, viewer_script
 from neurofv.errors import InvalidRequest
 from neurofv.files import write_atomically
+from neurofv.viewer import SETTING, VERSION, viewer_license, viewer_script
 
 REPORT, PAGE = "report.json", "report.html"
 _NO_VIEWER = (
@@ -110,7 +110,7 @@ class _Page:
             js=Markup(js),
             viewer=_packed(self.script) if self.script else "",
             viewer_version=VERSION,
-            license=_own("niivue-license.txt"),
+            license=viewer_license(),
             no_viewer=_NO_VIEWER,
             colors=_COLORS[self.album.ground is not None],
             volumes=list(self.album.volumes.items()),
