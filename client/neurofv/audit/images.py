@@ -6,8 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import nibabel
+
+from neurofv.audit.grid import affine_of, on_grid
 from neurofv.audit.plan import Plan
 from neurofv.errors import InvalidRequest
+from neurofv.images import nifti_bytes
 from neurofv.v1 import model_service_pb2 as pb
 
 _ENDINGS = (".nii", ".nii.gz", ".mgz")
@@ -96,14 +100,19 @@ def digest_of(images: Sequence[RealImage]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def examples(images: Sequence[RealImage]) -> dict[str, list[bytes]]:
-    """Return the first few images of each class, as files."""
+def examples(images: Sequence[RealImage], model: pb.Model) -> dict[str, list[bytes]]:
+    """Return the first few images of each class, as files on the model's grid: many fit into one request."""
     found: dict[str, list[RealImage]] = {}
     for image in images:
         if image.class_name:
             found.setdefault(image.class_name, []).append(image)
     most = max(_LEAST, min(_OF_A_CLASS, _MOST // max(len(found), 1)))
-    return {name: [image.read() for image in members[:most]] for name, members in found.items()}
+    return {name: [_sent(image, model) for image in members[:most]] for name, members in found.items()}
+
+
+def _sent(image: RealImage, model: pb.Model) -> bytes:
+    volume = nibabel.Nifti1Image(on_grid(image.path, model.input), affine_of(model.input))
+    return nifti_bytes(volume, image.name)
 
 
 def _labels(plan: Plan, folder: Path) -> dict[str, str] | None:
