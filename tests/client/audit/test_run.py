@@ -131,7 +131,8 @@ def test_exemplars_are_the_images_that_drive_a_unit_most(running: Restarted, aud
     images = audited.parent / "images"
     with neurofv.Client(running.target) as client:
         logits = {
-            path.name: client.probe("growth", path).logits[1] for path in sorted(images.rglob("*.nii.gz"))
+            path.relative_to(images).as_posix(): client.probe("growth", path).logits[1]
+            for path in sorted(images.rglob("*.nii.gz"))
         }
     told = {exemplar["image"]: exemplar["activation"] for exemplar in grown["exemplars"]}
     assert told == logits
