@@ -293,7 +293,9 @@ def _tried(report: Mapping[str, Any]) -> list[tuple[str, Any]]:
     if images := report.get("images"):
         classes = ", ".join(f"{count} of {name}" for name, count in images["classes"].items())
         lines.append(("Real images", f"{images['count']}{f': {classes}' if classes else ''}"))
-    lines.append(("Search for shortcuts", "yes" if report["shortcuts"] is not None else "no"))
+    section = report["shortcuts"]
+    searched = "no" if section is None else "could not be tested" if "untestable" in section else "yes"
+    lines.append(("Search for shortcuts", searched))
     return lines
 
 

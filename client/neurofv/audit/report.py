@@ -186,7 +186,7 @@ def _thresholds(
     """Hold the figures against the plan's limits; what is not known fails: nothing shows that it holds."""
     known: dict[str, float | None] = {
         "seed_agreement": _least(each.own.seed_agreement for each in standings),
-        "shortcuts": None if shortcuts is None else len({each["kind"] for each in shortcuts["found"]}),
+        "shortcuts": _kinds(shortcuts),
         "above_random": _least(
             min(leads(each.own, each.random).values(), default=None) for each in standings
         ),
@@ -195,6 +195,13 @@ def _thresholds(
         {"id": name, "limit": limit, "value": known.get(name), "passed": _holds(name, known.get(name), limit)}
         for name, limit in sorted(plan.thresholds.items())
     ]
+
+
+def _kinds(shortcuts: dict[str, Any] | None) -> int | None:
+    """Return how many kinds of shortcut were found; None if none could be looked for."""
+    if shortcuts is None or "untestable" in shortcuts:
+        return None
+    return len({each["kind"] for each in shortcuts["found"]})
 
 
 def _least(values: Iterable[float | None]) -> float | None:
@@ -230,7 +237,9 @@ def _summary(
         lines.append(f"{_ABOUT[about]}: {_listed(names)}")
     if not warned:
         lines.append("no unit gave cause for a warning")
-    if shortcuts is not None:
+    if shortcuts is not None and "untestable" in shortcuts:
+        lines.append(f"shortcuts could not be tested: {shortcuts['untestable']}")
+    elif shortcuts is not None:
         lines += [each["words"] for each in shortcuts["found"]] or [
             "no shortcut was found among those tested"
         ]

@@ -35,6 +35,10 @@ SCREENED = 4
 """Images by which the form of a nuisance is chosen: one of eight corners, one of eighteen fields."""
 
 
+class Untestable(ValueError):
+    """Too few images of two classes are answered as such: nothing can be said of shortcuts."""
+
+
 @dataclass(frozen=True)
 class Effect:
     """How far one kind of nuisance moves a model's answer.

@@ -118,3 +118,10 @@ def test_an_image_without_air_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="100% of its voxels") as caught:
         Search(client, MODEL, images)
     assert (caught.value.field, caught.value.value) == ("images", "3.nii.gz")
+
+
+def test_seven_images_of_each_class_are_shown(tmp_path: Path) -> None:
+    client: Any = Server(reader(deep, cohort("none")))
+    images = written(tmp_path, "none")
+    probes = {many: Search(client, MODEL, (images[:2] * many)).probes for many in (4, 7, 8)}
+    assert probes[4] < probes[7] == probes[8]

@@ -20,9 +20,11 @@ import yaml
 
 import neurofv
 from models import ZOO
+from neurofv.audit import probing
 from neurofv.audit.grid import affine_of, on_grid
 from neurofv.audit.plan import schema
 from neurofv.audit.progress import Progress
+from neurofv.audit.shortcuts import Untestable
 from tests.client.running import Restarted, wait_for
 from tests.client.test_command import NEUROFV, command, environment
 from tests.compat.test_bids import validate
@@ -164,7 +166,13 @@ def flipped(length: int) -> np.ndarray:
     return turn
 
 
-def test_shortcuts_are_looked_for_if_the_plan_asks(running: Restarted, tmp_path: Path) -> None:
+def refuse(*_: Any) -> None:
+    raise Untestable("all answers are of one class")
+
+
+def test_shortcuts_are_looked_for_if_the_plan_asks(
+    running: Restarted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     images, out = tmp_path / "images", tmp_path / "out"
     write_images(images)
     for image in images.rglob("*.nii.gz"):
@@ -203,6 +211,8 @@ def test_shortcuts_are_looked_for_if_the_plan_asks(running: Restarted, tmp_path:
             json.loads((out / "run.json").read_text())["jobs"],
         )
         again = client.audit(tmp_path / "plan.yaml", out)
+        monkeypatch.setattr(probing, "find_shortcuts", refuse)
+        untested = client.audit(tmp_path / "plan.yaml", out)
     jsonschema.Draft202012Validator(schema("report")).validate(report)
     kinds = {finding["kind"] for finding in report["shortcuts"]["found"]}
     assert kinds <= set(report["shortcuts"]["tested"])
@@ -211,6 +221,12 @@ def test_shortcuts_are_looked_for_if_the_plan_asks(running: Restarted, tmp_path:
     assert again["shortcuts"] == report["shortcuts"]
     assert (out / "probes.jsonl").read_bytes() == answers
     assert json.loads((out / "run.json").read_text())["jobs"] == jobs
+    # What could not be tested is no error, and no reassurance either.
+    jsonschema.Draft202012Validator(schema("report")).validate(untested)
+    assert untested["shortcuts"] == {"tested": [], "found": [], "untestable": "all answers are of one class"}
+    assert untested["thresholds"] == [{"id": "shortcuts", "limit": 99, "value": None, "passed": False}]
+    assert "shortcuts could not be tested: all answers are of one class" in untested["summary"]
+    assert "no shortcut was found" not in "".join(untested["summary"])
 
 
 def test_the_volumes_are_a_derivative_of_bids(audited: Path) -> None:
