@@ -113,6 +113,9 @@ def _labels(plan: Plan, folder: Path) -> dict[str, str] | None:
     try:
         with (folder / _TABLE).open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file, delimiter="\t"))
+    except UnicodeDecodeError as error:
+        remedy = f"{folder / _TABLE} is no UTF-8 (byte {error.start}); save it as UTF-8"
+        raise InvalidRequest("labels", column, remedy) from None
     except OSError:
         remedy = f"there is no {folder / _TABLE} to read it from; put one there, or sort images into folders"
         raise InvalidRequest("labels", column, remedy) from None

@@ -14,7 +14,9 @@ from typing import Any
 import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
+from jsonschema.validators import extend
 
+from neurofv.audit.reading import check_plain, parse, read_text
 from neurofv.errors import InvalidRequest
 from neurofv.requests import Choices, build_request, split_model
 
@@ -32,6 +34,13 @@ _NOT_OF_A_STRATEGY = {
     **dict.fromkeys(("snapshot_every", "request_id", "detach"), "the audit sets it; leave it out"),
 }
 _TOP = re.compile(r"top (\d+) by variance")
+# To JSON 8.0 is a whole number, but not to what counts with it.
+_VALIDATOR = extend(
+    Draft202012Validator,
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine(
+        "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -154,12 +163,14 @@ def read_plan(source: str | Path | Mapping[str, Any]) -> Plan:
         The file cannot be read.
     """
     if isinstance(source, Mapping):
+        check_plain(source)
         content, folder = copy.deepcopy(dict(source)), Path()
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     else:
-        folder, text = Path(source).parent, Path(source).read_text(encoding="utf-8")
-        content = _parsed(text, source)
-    error = best_match(Draft202012Validator(schema("plan")).iter_errors(content))
+        folder, text = Path(source).parent, read_text(Path(source))
+        content = parse(text, source)
+        check_plain(content)
+    error = best_match(_VALIDATOR(schema("plan")).iter_errors(content))
     if error is not None:
         raise _said(error)
     _fill(content, schema("plan"))
@@ -168,15 +179,6 @@ def read_plan(source: str | Path | Mapping[str, Any]) -> Plan:
         _check_strategy(name, choices)
     _check_needs(plan)
     return plan
-
-
-def _parsed(text: str, source: str | Path) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        place = getattr(error, "problem_mark", None)
-        where = f" at line {place.line + 1}" if place else ""
-        raise InvalidRequest("plan", str(source), f"it is no YAML{where}; mend it there") from None
 
 
 def _group(entry: Mapping[str, Any], path: str) -> Group:

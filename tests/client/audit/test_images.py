@@ -48,6 +48,9 @@ def test_a_column_of_the_participants_names_classes(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="it has: participant_id, sex") as caught:
         images(tmp_path, labels="age")
     assert caught.value.field == "labels"
+    (tmp_path / "participants.tsv").write_bytes("participant_id\tsex\nsub-01\tmännlich\n".encode("latin-1"))
+    with pytest.raises(InvalidRequest, match="no UTF-8"):
+        images(tmp_path, labels="sex")
     (tmp_path / "participants.tsv").unlink()
     with pytest.raises(InvalidRequest, match=r"participants\.tsv"):
         images(tmp_path, labels="sex")
