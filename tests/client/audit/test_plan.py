@@ -165,6 +165,13 @@ def test_the_first_plan_fits_its_model(tmp_path: Path) -> None:
     assert "#" in template(MODEL)
 
 
+@pytest.mark.parametrize("name", ["42", "yes", "a: b", "blocks.1.conv"])
+def test_the_first_plan_names_layers_as_text(tmp_path: Path, name: str) -> None:
+    layer = pb.Layer(name=name, type="Conv", channels=4, output_shape=[4, 4, 4])
+    (tmp_path / "plan.yaml").write_text(template(pb.Model(name="m", version=1, layers=[layer])))
+    assert read_plan(tmp_path / "plan.yaml").content["units"][0]["layer"] == name
+
+
 @pytest.mark.parametrize("file", sorted((Path(__file__).parents[3] / "deploy" / "audit").glob("*.yaml")))
 def test_the_plans_of_the_demo_fit_the_zoo(file: Path) -> None:
     plan = read_plan(file)
