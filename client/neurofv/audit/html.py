@@ -235,6 +235,10 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [
         ("Model", f"{model['name']}, version {model['version']}"),
         ("Digest", _code(model["digest"])),
+        *(
+            (f"Second model of {name}", Markup("{model}/{version} ").format(**each) + _code(each["digest"]))
+            for name, each in report.get("transfers", {}).items()
+        ),
         ("Plan, SHA-256", _code(report["plan_sha256"])),
         ("Classes", ", ".join(model["classes"]) or figures.NONE),
         ("Classifier", model["classifier_layer"] or figures.NONE),

@@ -13,6 +13,7 @@ from neurofv.audit.images import RealImage
 from neurofv.audit.jobs import patient
 from neurofv.audit.nuisances import Place, battery
 from neurofv.audit.shortcuts import find_shortcuts
+from neurofv.audit.weights import check_weights
 from neurofv.client import Client
 from neurofv.errors import InvalidRequest
 from neurofv.v1 import model_service_pb2 as pb
@@ -104,4 +105,5 @@ def _logits(
     say("looking for shortcuts" + (" of random weights" if control else ""))
     shown = nibabel.Nifti1Image(np.asarray(volume, np.float32), affine)
     answer = patient(client, lambda: client.probe(model.name, shown, version=model.version, control=control))
+    check_weights(f"{model.name}/{model.version}", model.digest, answer.model_digest)
     return np.array(answer.logits)

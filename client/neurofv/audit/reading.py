@@ -60,7 +60,9 @@ def parse(text: str, source: str | Path) -> Any:
         raise
     except ValueError as error:
         # Such as a date of a month 13.
-        raise InvalidRequest("plan", str(source), f"a value cannot be read ({error}); put it in quotes") from None
+        raise InvalidRequest(
+            "plan", str(source), f"a value cannot be read ({error}); put it in quotes"
+        ) from None
 
 
 def check_plain(value: Any, path: str = "") -> None:
@@ -83,5 +85,5 @@ def check_plain(value: Any, path: str = "") -> None:
     elif isinstance(value, float) and not math.isfinite(value):
         raise InvalidRequest(path or "plan", value, "give a finite number")
     elif value is not None and not isinstance(value, str | int | float):
-        remedy = "give text, numbers, true, false, lists or mappings; str(...) of a path, quotes around a date"
+        remedy = "give text, numbers, true, false, lists, mappings; str() of a path, quotes around a date"
         raise InvalidRequest(path or "plan", value, remedy)

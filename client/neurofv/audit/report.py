@@ -50,6 +50,7 @@ def make_report(
     exemplars: Mapping[str, list[dict[str, Any]]],
     failures: Iterable[Failure],
     shortcuts: dict[str, Any] | None = None,
+    transfers: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Put a report together.
 
@@ -71,6 +72,8 @@ def make_report(
         What could not be made.
     shortcuts : dict, optional
         What the search for shortcuts has found, if there was one.
+    transfers : mapping, optional
+        The second models, by strategy.
 
     Returns
     -------
@@ -90,7 +93,9 @@ def make_report(
         "plan": plan.content,
         "plan_sha256": plan.sha256,
         "model": _model(model),
+        "transfers": dict(transfers or {}),
         "reference": REFERENCE,
+        "reference_sha256": folder.reference_sha256,
         "images": _images(images),
         "units": told,
         "shortcuts": shortcuts,

@@ -15,6 +15,8 @@ from neurofv.audit.probing import search_shortcuts
 from neurofv.audit.progress import Meter, Progress
 from neurofv.audit.report import Failure, make_report
 from neurofv.audit.tasks import Task, check_layers, find_tasks, find_units
+from neurofv.audit.transfers import Transfers, check_transfers, find_transfers, pinned
+from neurofv.audit.weights import check_weights
 from neurofv.client import Client
 from neurofv.errors import InvalidRequest, NeurofvError
 from neurofv.v1 import model_service_pb2 as pb
@@ -75,7 +77,8 @@ def run_audit(
         raise InvalidRequest("probes", True, "the model has no classes whose logits to look at; leave it out")
     images = find_images(read, model)
     folder = Folder(out)
-    folder.open(read, model, digest_of(images))
+    transfers = find_transfers(client, read)
+    folder.open(read, model, digest_of(images), transfers)
     code = COULD_NOT_RUN
     try:
         if not folder.has_reference():
@@ -83,12 +86,13 @@ def run_audit(
         say = _teller(on_progress)
         units = find_units(read, model, rank_channels(client, read, model, images, say))
         real = examples(images) if read.paths else {}
-        failures = _make_pictures(client, read, model, folder, find_tasks(read, units), real, on_progress)
+        tasks = find_tasks(read, units)
+        failures = _make_pictures(client, read, model, folder, tasks, real, transfers, on_progress)
         exemplars = draw_exemplars(folder.path, find_exemplars(client, model, units, images, say))
         shortcuts = None
         if read.content["probes"]:
             shortcuts = search_shortcuts(client, model, images, folder.path / REFERENCE, say)
-        report = make_report(read, model, units, folder, images, exemplars, failures, shortcuts)
+        report = make_report(read, model, units, folder, images, exemplars, failures, shortcuts, transfers)
         folder.write_report(report)
         write_html(folder.path)
         code = PASSED if report["passed"] else THRESHOLD_FAILED
@@ -113,6 +117,7 @@ def _make_pictures(
     folder: Folder,
     tasks: list[Task],
     real: Mapping[str, Sequence[bytes]],
+    transfers: Transfers,
     on_progress: Callable[[Progress], object],
 ) -> list[Failure]:
     """Make what is not there yet; return what could not be made."""
@@ -120,17 +125,18 @@ def _make_pictures(
     there = sum(len(task.units) for task in tasks) - sum(len(task.units) for task in waiting)
 
     def request(task: Task) -> vis.VisualizeRequest:
-        return task.request(plan, model, real)
+        return pinned(task.request(plan, model, real), transfers.get(task.strategy))
 
     meter = Meter(on_progress, tasks, there)
     meter.estimate(client, waiting, request)
     meter.say("")
     failures = []
-    queue = Queue(client, plan, model, folder, request)
+    queue = Queue(client, plan, model, folder, request, [each["digest"] for each in transfers.values()])
     for task, found in queue.run(waiting, meter.on_event):
         if isinstance(found, Finding):
             failures.append(Failure(task.keys[0], found.error.reason, _words(found.error)))
         else:
+            check_transfers(client, [transfers[task.strategy]] if task.strategy in transfers else [])
             folder.save(task, found)
         meter.finish(task)
     return failures
@@ -144,6 +150,7 @@ def _fetch_reference(client: Client, model: pb.Model, folder: Folder) -> None:
         unit = {"layer": model.layers[0].name, "channel": 0}
     request = {**_REFERENCE, **unit, "version": model.version}
     found = patient(client, lambda: client.visualize(model.name, **request))
+    check_weights(f"{model.name}/{model.version}", model.digest, found.provenance.model_digest)
     folder.save_reference(found.volume)
 
 
