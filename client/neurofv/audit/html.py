@@ -125,6 +125,7 @@ class _Page:
             layers=_layers(self.report),
             card=Markup(_markdown(model["card"])),
             tried=_tried(self.report),
+            failed=_failed(self.report),
             reading=figures.READING,
         )
 
@@ -299,6 +300,20 @@ def _tried(report: Mapping[str, Any]) -> list[tuple[str, Any]]:
         lines.append(("Real images", f"{images['count']}{f': {classes}' if classes else ''}"))
     lines.append(("Search for shortcuts", "yes" if report["shortcuts"] is not None else "no"))
     return lines
+
+
+def _failed(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what could not be made; what is the network's own comes before its control's."""
+    names = {unit["id"]: unit["name"] for unit in report["units"]}
+    lines = [
+        {
+            **line,
+            "name": names.get(line["unit"], line["unit"]),
+            "whose": "the network" if line["control"] == "none" else line["control"].replace("_", " "),
+        }
+        for line in report["failed"]
+    ]
+    return sorted(lines, key=lambda line: bool(line["control"] != "none"))
 
 
 def _times(numbers: list[float]) -> str:

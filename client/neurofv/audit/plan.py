@@ -27,6 +27,7 @@ _NOT_OF_A_STRATEGY = {
     "version": "write `model: NAME/VERSION`",
     "real_images": "name `images`, and set `controls.real_images`",
     "control": "set `controls.random_weights`",
+    "minimize": "verdicts are on what drives a unit; leave it out",
     **dict.fromkeys(
         ("voxel", "position_mm", "whole_layer", "direction", "measure", "compare", "objective", "subject"),
         "an audit drives classes and channels; leave it out",
@@ -248,9 +249,14 @@ def _check_strategy(name: str, choices: Mapping[str, Any]) -> None:
         remedy = "a limit of time makes each run another; give steps, or plateau_looks"
         raise InvalidRequest(f"{path}.stopping.seconds", choices["stopping"]["seconds"], remedy)
     try:
-        build_request("any", class_name="any", **choices)
+        request = build_request("any", class_name="any", **choices)
     except InvalidRequest as error:
         raise InvalidRequest(f"{path}.{error.field}", error.value, error.remedy) from None
+    if request.start.WhichOneof("kind") not in (None, "reference_brain"):
+        remedy = (
+            "pictures are compared by what they change in the reference brain: begin there, or leave it out"
+        )
+        raise InvalidRequest(f"{path}.start", choices["start"], remedy)
 
 
 def _check_needs(plan: Plan) -> None:
@@ -278,6 +284,9 @@ def _check_needs(plan: Plan) -> None:
         raise InvalidRequest(
             "thresholds.seed_agreement", limits["seed_agreement"], "give two `seeds` at least"
         )
+    if "above_random" in limits and len(plan.seeds) < 2:
+        remedy = "give two `seeds` at least, for agreement is part of it"
+        raise InvalidRequest("thresholds.above_random", limits["above_random"], remedy)
     if "above_random" in limits and not plan.random_weights:
         remedy = "set `controls.random_weights: true`, or leave it out"
         raise InvalidRequest("thresholds.above_random", limits["above_random"], remedy)

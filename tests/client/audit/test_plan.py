@@ -90,6 +90,9 @@ def changed(**fields: Any) -> dict[str, Any]:
         (changed(thresholds={"shortcuts": 0}), "thresholds.shortcuts", 0, "name `images`"),
         (changed(thresholds={"seed_agreement": 2}), "thresholds.seed_agreement", 2, "-1 to 1"),
         (changed(seeds=[0], thresholds={"seed_agreement": 0}), "thresholds.seed_agreement", 0, "two `seeds`"),
+        (changed(seeds=[0], thresholds={"above_random": 0}), "thresholds.above_random", 0, "two `seeds`"),
+        (changed(strategies={"a": {"minimize": True}}), "strategies.a.minimize", True, "leave it out"),
+        (changed(strategies={"a": {"start": "noise"}}), "strategies.a.start", "noise", "reference brain"),
         (changed(batch=8.0), "batch", 8.0, "a whole number"),
         (changed(seeds=[0, 1.0]), "seeds[1]", 1.0, "whole numbers"),
         (changed(thresholds={"seed_agreement": float("nan")}), "thresholds.seed_agreement", None, "finite"),
@@ -131,6 +134,11 @@ def test_what_yaml_or_python_would_trip_over_is_told(tmp_path: Path, text: bytes
     file.write_bytes(text)
     with pytest.raises(InvalidRequest, match=words):
         read_plan(file)
+
+
+def test_a_strategy_may_begin_at_the_reference_brain_with_its_own_noise() -> None:
+    for start in ("reference_brain", {"reference_brain": {"deviation": 0.02}}):
+        assert read_plan(changed(strategies={"a": {"start": start}})).strategies["a"]["start"] == start
 
 
 def test_keys_may_be_merged(tmp_path: Path) -> None:
