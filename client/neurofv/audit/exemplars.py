@@ -12,17 +12,18 @@ import numpy as np
 from matplotlib.figure import Figure
 from nibabel.affines import apply_affine
 
+from neurofv.audit.folder import EXEMPLARS
 from neurofv.audit.images import RealImage
 from neurofv.audit.jobs import patient
 from neurofv.audit.plan import Plan
 from neurofv.audit.tasks import Unit
+from neurofv.audit.weights import check_weights
 from neurofv.client import Client
 from neurofv.errors import InvalidRequest, NeurofvError
 from neurofv.files import write_atomically
 from neurofv.v1 import model_service_pb2 as pb
 from neurofv.v1 import visualization_service_pb2 as vis
 
-EXEMPLARS = Path("exemplars")
 _MOST = 4
 _DPI = 100
 
@@ -66,6 +67,11 @@ def rank_channels(
     -------
     dict
         Channels by layer, from the one that varies most.
+
+    Raises
+    ------
+    NeurofvError
+        The server failed, or the model has other weights by now.
     """
     layers = {group.layer for group in plan.groups if group.top}
     places = [
@@ -186,7 +192,9 @@ def _shown(
 
     for number, image in enumerate(images, 1):
         say(f"showing image {number} of {len(images)}")
-        yield patient(client, lambda image=image: ask(image))  # type: ignore[misc]
+        answer = patient(client, lambda image=image: ask(image))  # type: ignore[misc]
+        check_weights(f"{model.name}/{model.version}", model.digest, answer.model_digest)
+        yield answer
 
 
 def _position(probed: vis.ProbedUnit) -> tuple[float, float, float] | None:

@@ -134,11 +134,11 @@ def _labels(plan: Plan, folder: Path) -> dict[str, str] | None:
     try:
         with (folder / _TABLE).open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file, delimiter="\t"))
+    except UnicodeDecodeError as error:
+        remedy = f"{folder / _TABLE} is no UTF-8 (byte {error.start}); save it as UTF-8"
+        raise InvalidRequest("labels", column, remedy) from None
     except OSError:
         remedy = f"there is no {folder / _TABLE} to read it from; put one there, or sort images into folders"
-        raise InvalidRequest("labels", column, remedy) from None
-    except UnicodeDecodeError as error:
-        remedy = f"{folder / _TABLE} is not UTF-8 (byte {error.start}); save it as UTF-8"
         raise InvalidRequest("labels", column, remedy) from None
     columns = list(rows[0]) if rows else []
     if column not in columns or "participant_id" not in columns:

@@ -94,13 +94,21 @@ class Queue:
         Where names of jobs are noted.
     request : callable
         Returns the request of a task.
+    bound : sequence of str
+        What else the work depends on and the request does not tell.
     """
 
     def __init__(
-        self, client: Client, plan: Plan, model: pb.Model, folder: Folder, request: Requests
+        self,
+        client: Client,
+        plan: Plan,
+        model: pb.Model,
+        folder: Folder,
+        request: Requests,
+        bound: Sequence[str] = (),
     ) -> None:
         self._client, self._plan, self._model, self._folder = client, plan, model, folder
-        self._request = request
+        self._request, self._bound = request, bound
 
     def run(
         self, tasks: Sequence[Task], on_event: Callable[[Task, Event], None]
@@ -142,7 +150,7 @@ class Queue:
         """Create a task's job, or find it; one that was cancelled or lost to the machine is begun anew."""
         request = self._request(task)
         for attempt in range(_MOST_ATTEMPTS):
-            name = request_id(self._plan, self._model, request, attempt)
+            name = request_id(self._plan, self._model, request, attempt, self._bound)
             create = partial(self._client.create_job, request, request_id=name)
             job = patient(self._client, create)
             if not _to_be_repeated(job):

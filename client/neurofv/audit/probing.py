@@ -17,6 +17,7 @@ from neurofv.audit.jobs import patient
 from neurofv.audit.nuisances import Nuisance, Place, battery
 from neurofv.audit.progress import Meter
 from neurofv.audit.shortcuts import SCREENED, Untestable, find_shortcuts
+from neurofv.audit.weights import check_weights
 from neurofv.client import Client
 from neurofv.errors import InvalidRequest
 from neurofv.v1 import model_service_pb2 as pb
@@ -172,6 +173,7 @@ class Search:
             self._client,
             lambda: self._client.probe(model.name, image, version=model.version, control=control),
         )
+        check_weights(f"{model.name}/{model.version}", model.digest, answer.model_digest)
         return list(answer.logits)
 
 

@@ -16,6 +16,8 @@ from neurofv.audit.probing import Search
 from neurofv.audit.progress import Meter, Progress
 from neurofv.audit.report import Failure, make_report
 from neurofv.audit.tasks import Task, check_layers, find_tasks, find_units
+from neurofv.audit.transfers import Transfers, check_transfers, find_transfers, pinned
+from neurofv.audit.weights import check_weights
 from neurofv.client import Client
 from neurofv.errors import InvalidRequest, NeurofvError
 from neurofv.v1 import model_service_pb2 as pb
@@ -82,7 +84,8 @@ def run_audit(
     seconds = (time.monotonic() - begun) / max(len(images), 1)
     search = Search(client, model, images) if read.content["probes"] else None
     folder = Folder(out)
-    folder.open(read, model, digest_of(images) if _binds_images(read) else "")
+    transfers = find_transfers(client, read)
+    folder.open(read, model, digest_of(images) if _binds_images(read) else "", transfers)
     code = COULD_NOT_RUN
     try:
         if not folder.has_reference():
@@ -92,10 +95,10 @@ def run_audit(
         if search is not None:
             meter.expect(search.probes, seconds)
         real = examples(images, model) if read.paths else {}
-        failures = _make_pictures(client, read, model, folder, tasks, real, meter)
+        failures = _make_pictures(client, read, model, folder, tasks, real, transfers, meter)
         exemplars = draw_exemplars(folder.path, driving)
         shortcuts = None if search is None else search.run(folder.path, meter)
-        report = make_report(read, model, units, folder, images, exemplars, failures, shortcuts)
+        report = make_report(read, model, units, folder, images, exemplars, failures, shortcuts, transfers)
         folder.write_report(report)
         write_html(folder.path)
         code = PASSED if report["passed"] else THRESHOLD_FAILED
@@ -125,22 +128,24 @@ def _make_pictures(
     folder: Folder,
     tasks: list[Task],
     real: Mapping[str, Sequence[bytes]],
+    transfers: Transfers,
     meter: Meter,
 ) -> list[Failure]:
     """Make what is not there yet; return what could not be made."""
     waiting = [task for task in tasks if not folder.has(task)]
 
     def request(task: Task) -> vis.VisualizeRequest:
-        return task.request(plan, model, real)
+        return pinned(task.request(plan, model, real), transfers.get(task.strategy))
 
     meter.estimate(client, waiting, request)
     meter.say("")
     failures = []
-    queue = Queue(client, plan, model, folder, request)
+    queue = Queue(client, plan, model, folder, request, [each["digest"] for each in transfers.values()])
     for task, found in queue.run(waiting, meter.on_event):
         if isinstance(found, Finding):
             failures.append(Failure(task.keys[0], found.error.reason, _words(found.error)))
         else:
+            check_transfers(client, [transfers[task.strategy]] if task.strategy in transfers else [])
             folder.save(task, found)
         meter.finish(task)
     return failures
@@ -154,6 +159,7 @@ def _fetch_reference(client: Client, model: pb.Model, folder: Folder) -> None:
         unit = {"layer": model.layers[0].name, "channel": 0}
     request = {**_REFERENCE, **unit, "version": model.version}
     found = patient(client, lambda: client.visualize(model.name, **request))
+    check_weights(f"{model.name}/{model.version}", model.digest, found.provenance.model_digest)
     folder.save_reference(found.volume)
 
 

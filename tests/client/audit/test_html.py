@@ -128,7 +128,7 @@ def test_the_model_is_told_with_its_layers_card_and_digests(folder: Path) -> Non
         assert words in page.text
     assert "blocks.1.conv Conv3d 16 20x24x20 12 1 unit" in page.text
     assert "classifier Linear 3 vector everything 2 units" in page.text
-    assert "blocks.1.conv:9 default 1 The unit had no gradient. DEAD_UNIT" in page.text
+    assert "blocks.1.conv:1 random weights default 1 The unit had no gradient. DEAD_UNIT" in page.text
     assert "contrast: true" in page.text
 
 

@@ -47,7 +47,7 @@ class Server:
             raise NeurofvError(grpc.StatusCode.UNAVAILABLE, "WORKER_LOST", "lost")
         self.asked += 1
         logits = np.zeros(2) if control else self.score(image.get_fdata())
-        return SimpleNamespace(logits=[float(value) for value in logits])
+        return SimpleNamespace(logits=[float(value) for value in logits], model_digest=MODEL.digest)
 
 
 def written(folder: Path, kind: str) -> list[RealImage]:
