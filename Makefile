@@ -30,7 +30,7 @@ demo: $(VENV)/.run  ## Start the service and show what the shipped model has lea
 	deploy/demo.sh $(VENV) demo-output
 
 audit-demo: $(VENV)/.run  ## Audit two models of the zoo (15 minutes); writes audit-demo-output
-	deploy/audit-demo.sh $(VENV) audit-demo-output
+	deploy/audit-demo.sh $(VENV) audit-demo-output $(COHORT)
 
 test: $(VENV)/.dev  ## Run the tests
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder

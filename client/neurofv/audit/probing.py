@@ -11,10 +11,11 @@ from typing import Any
 import nibabel
 import numpy as np
 
+from neurofv.audit.battery import battery
 from neurofv.audit.grid import affine_of, on_grid
 from neurofv.audit.images import RealImage
 from neurofv.audit.jobs import patient
-from neurofv.audit.nuisances import Nuisance, Place, battery
+from neurofv.audit.nuisances import Nuisance, Place
 from neurofv.audit.progress import Meter
 from neurofv.audit.shortcuts import SCREENED, Untestable, find_shortcuts
 from neurofv.audit.weights import check_weights
