@@ -23,7 +23,8 @@ none has a subject. A volume that was derived from a person's image says so in i
 - space: the model's anatomical space
 - model, layer, unit: what was driven, letters and digits only; the sidecar has the full names
 - item: which volume of a request, where several drive one unit
-- strategy, seed: in an audit, how it was driven
+- id, strategy, seed: in an audit, which of its units (layers may share letters and digits), and how it was
+  driven
 - desc: `final`, the result; `step<n>`, on the way to it; `gradient`, `jacobian`, `opacity`, belonging to it;
   before that, `random<n>` for a control with random weights, and `seed<n>` for one of several samples
 

@@ -65,6 +65,7 @@ class Album:
     def __init__(self, folder: Path, report: Mapping[str, Any]) -> None:
         self._folder = folder
         self._units = report["units"]
+        self._reference_sha256 = report.get("reference_sha256")
         self._small = (
             _SMALL * min(1.0, _MANY / max(1, sum(len(unit["pictures"]) for unit in self._units))) ** 0.5
         )
@@ -83,8 +84,12 @@ class Album:
     @cached_property
     def ground(self) -> Grid | None:
         """The brain from which the pictures began; None if nothing tells it."""
-        path = self._folder / REFERENCE
-        return drawing.read_grid(path) if path.exists() else self._common
+        path, known = self._folder / REFERENCE, self._reference_sha256
+        if not path.exists():
+            return self._common
+        if known and hashlib.sha256(path.read_bytes()).hexdigest() != known:
+            raise self._spoiled(REFERENCE, "its SHA-256 is not the one in the report")
+        return drawing.read_grid(path)
 
     def _strongest(self, grid: Grid) -> Voxel:
         grounds = [ground for ground in (self.ground, self._common) if ground is not None]

@@ -6,21 +6,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
 import nibabel
 import numpy as np
 from matplotlib.figure import Figure
 from nibabel.affines import apply_affine
 
+from neurofv.audit.folder import EXEMPLARS
 from neurofv.audit.images import RealImage
 from neurofv.audit.jobs import patient
 from neurofv.audit.plan import Plan
 from neurofv.audit.tasks import Unit
+from neurofv.audit.weights import check_weights
 from neurofv.client import Client
+from neurofv.errors import InvalidRequest, NeurofvError
 from neurofv.files import write_atomically
 from neurofv.v1 import model_service_pb2 as pb
 from neurofv.v1 import visualization_service_pb2 as vis
 
-EXEMPLARS = Path("exemplars")
 _MOST = 4
 _DPI = 100
 
@@ -64,6 +67,11 @@ def rank_channels(
     -------
     dict
         Channels by layer, from the one that varies most.
+
+    Raises
+    ------
+    NeurofvError
+        The server failed, or the model has other weights by now.
     """
     layers = {group.layer for group in plan.groups if group.top}
     places = [
@@ -172,11 +180,21 @@ def _shown(
     places = list(places)
 
     def ask(image: RealImage) -> vis.ProbeResponse:
-        return client.probe(model.name, image.read(), places, version=model.version)
+        try:
+            return client.probe(model.name, image.read(), places, version=model.version)
+        except NeurofvError as error:
+            # gRPC itself, which gives no reason, refuses what is larger than a request may be.
+            large = error.code is grpc.StatusCode.RESOURCE_EXHAUSTED and not error.reason
+            if error.code is not grpc.StatusCode.INVALID_ARGUMENT and not large:
+                raise
+            remedy = f"the server refuses it: {error.message}; mend it, or take it out of the folder"
+            raise InvalidRequest("images", image.name, remedy) from None
 
     for number, image in enumerate(images, 1):
         say(f"showing image {number} of {len(images)}")
-        yield patient(client, lambda image=image: ask(image))  # type: ignore[misc]
+        answer = patient(client, lambda image=image: ask(image))  # type: ignore[misc]
+        check_weights(f"{model.name}/{model.version}", model.digest, answer.model_digest)
+        yield answer
 
 
 def _position(probed: vis.ProbedUnit) -> tuple[float, float, float] | None:

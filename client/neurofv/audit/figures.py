@@ -81,6 +81,23 @@ def percent(share: float | None) -> str:
     return f"{math.floor(1000 * share + 1e-9) / 10:g} %"
 
 
+def floored(value: float) -> str:
+    """Write a correlation or similarity with two digits; never rounded up to a bound that it misses."""
+    return f"{math.floor(100 * value + 1e-9) / 100:.2f}"
+
+
+def apart(value: float | None, limit: float) -> tuple[str, str]:
+    """Write a figure and its limit with as many digits as tell them apart; a dash for none."""
+    if value is None or value == limit or not math.isfinite(value):
+        return number(value), number(limit)
+    texts = number(value), number(limit)
+    digits = 3
+    while float(texts[0]) == float(texts[1]) and digits < 16:
+        texts = f"{value:.{digits}f}", f"{limit:.{digits}f}"
+        digits += 1
+    return texts
+
+
 def picture_values(evaluation: Mapping[str, Any]) -> list[str]:
     """Return a picture's figures in the order of `COLUMNS`."""
     return [_value(key, evaluation) for _, key in _COLUMNS]
@@ -156,9 +173,15 @@ def thresholds(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     for line in sorted(lines, key=lambda each: bool(each["passed"])):
         name, bound = THRESHOLDS.get(line["id"], (line["id"].replace("_", " ").capitalize(), "limit"))
         kind = "passed" if line["passed"] else "failed"
-        found, limit = number(line["value"]), f"{bound} {number(line['limit'])}"
+        found, limit = apart(line["value"], line["limit"])
         table.append(
-            {"name": name, "limit": limit, "value": found, "kind": kind, "outcome": kind.capitalize()}
+            {
+                "name": name,
+                "limit": f"{bound} {limit}",
+                "value": found,
+                "kind": kind,
+                "outcome": kind.capitalize(),
+            }
         )
     return table
 
@@ -181,7 +204,7 @@ def outcome(report: Mapping[str, Any]) -> dict[str, str]:
 
 
 def shortcuts(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the box on shortcuts: found, none found, or not looked for."""
+    """Return the box on shortcuts: found, none found, not to be tested, or not looked for."""
     section = report["shortcuts"]
     if section is None:
         heading = "Shortcuts were not looked for"
@@ -191,6 +214,9 @@ def shortcuts(report: Mapping[str, Any]) -> dict[str, Any]:
             "found": [],
             "tested": "The plan asks for no probes, or names no images.",
         }
+    if "untestable" in section:
+        words = f"{section['untestable']}. Whether there are any is not known."
+        return {"kind": "", "heading": "Shortcuts could not be tested", "found": [], "tested": words}
     tested = f"Tested: {', '.join(section['tested'])}."
     if not section["found"]:
         kinds = len(section["tested"])

@@ -7,17 +7,20 @@ either of use or made again.
 
 import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import nibabel
 import numpy as np
 
+from neurofv.audit import lock
 from neurofv.audit.plan import Plan, schema
 from neurofv.audit.tasks import Key, Task
+from neurofv.audit.weights import check_weights
 from neurofv.bids import check_dataset, describe_dataset
 from neurofv.errors import InvalidRequest
 from neurofv.files import check_writable, write_atomically
@@ -28,6 +31,14 @@ from neurofv.volumes import SUFFIX, Volume
 DATASET = Path("derivatives") / "neurofv"
 REFERENCE = f"reference{SUFFIX}"
 PLAN, REPORT, RUN, SCHEMA = "plan.yaml", "report.json", "run.json", "report.schema.json"
+EXEMPLARS = Path("exemplars")
+# What an audit writes, by folder: drafts of these that a killed runner has left may be removed.
+_OWN = {
+    Path(): re.compile("|".join(map(re.escape, (REFERENCE, PLAN, REPORT, RUN, SCHEMA, "report.html")))),
+    DATASET: re.compile(r"dataset_description\.json|README\.md|\.bidsignore|.+_fv\.(json|nii\.gz)"),
+    EXEMPLARS: re.compile(r"[a-z0-9-]+-\d+\.png"),
+}
+_DRAFT = re.compile(r"\.(?P<name>.+)\.\d+\.tmp")
 
 
 class Folder:
@@ -50,9 +61,17 @@ class Folder:
         self.path = Path(path)
         self.pictures: dict[Key, dict[str, Any]] = {}
         self._run: dict[str, Any] = {}
+        self._bound: dict[str, Any] = {}
+        self._lock: IO[str] | None = None
 
-    def open(self, plan: Plan, model: pb.Model, images_sha256: str) -> None:
-        """Begin, or go on with what an earlier run has left.
+    def open(
+        self,
+        plan: Plan,
+        model: pb.Model,
+        images_sha256: str,
+        transfers: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Begin, or go on with what an earlier run has left; until `end`, no other runner can.
 
         Parameters
         ----------
@@ -62,37 +81,62 @@ class Folder:
             Whose pictures they are.
         images_sha256 : str
             Digest of the real images; empty without any.
+        transfers : mapping, optional
+            The second models, by strategy.
 
         Raises
         ------
         InvalidRequest
-            Nothing can be written there, or it holds another audit.
+            Nothing can be written there, it holds another audit, or another runner fills it.
         """
         check_writable(self.path)
         check_dataset(self.path / DATASET)
-        bound = {"plan_sha256": plan.sha256, "model_digest": model.digest, "images_sha256": images_sha256}
+        self._lock = lock.take(self.path)
+        try:
+            bound = {
+                "plan_sha256": plan.sha256,
+                "model_digest": model.digest,
+                "images_sha256": images_sha256,
+                "transfers": {name: dict(each) for name, each in (transfers or {}).items()},
+            }
+            self._begin(plan, model, bound)
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def _begin(self, plan: Plan, model: pb.Model, bound: dict[str, Any]) -> None:
         self._run = self._known_run()
         for name, what in (
             ("plan_sha256", "another plan"),
             ("model_digest", "other weights of the model"),
             ("images_sha256", "other images"),
+            ("transfers", "another second model, which a strategy names with `transfer`,"),
         ):
             if self._run.get(name, bound[name]) != bound[name]:
                 remedy = f"it holds the audit of {what}; name another folder, or remove this one"
                 raise InvalidRequest("out", str(self.path), remedy)
         self._run |= bound
+        self._bound = bound
         self._run.setdefault("runs", []).append({"started": _now()})
         self._run.setdefault("jobs", {})
         self._keep_run()
         write_atomically(self.path / PLAN, plan.text.encode())
         write_atomically(self.path / SCHEMA, _json(schema("report")))
         describe_dataset(self.path / DATASET, rights=model.license)
-        for draft in self.path.rglob(".*.tmp"):
+        for draft in self._drafts():
             draft.unlink(missing_ok=True)
-        self.read_pictures(model.digest)
+        self._read_pictures()
 
-    def read_pictures(self, digest: str) -> None:
-        """Find the pictures that are there, whole, and of the model with this digest."""
+    def _drafts(self) -> Iterator[Path]:
+        """Yield what killed runners have left half written, and nothing that is not an audit's."""
+        for place, own in _OWN.items():
+            for path in (self.path / place).glob(".*.tmp"):
+                draft = _DRAFT.fullmatch(path.name)
+                if draft is not None and own.fullmatch(draft["name"]):
+                    yield path
+
+    def _read_pictures(self) -> None:
+        """Find the pictures that are there, whole, and bound to what this audit is bound to."""
         for path in sorted((self.path / DATASET).glob("*_fv.json")):
             try:
                 sidecar = json.loads(path.read_text(encoding="utf-8"))
@@ -101,7 +145,8 @@ class Folder:
                     hashlib.sha256((path.parent / file["file"]).read_bytes()).hexdigest() == file["sha256"]
                     for file in sidecar["audit"]["files"].values()
                 )
-                if whole and sidecar["provenance"]["model_digest"] == digest:
+                bound = {**sidecar["audit"]["bound"], "model_digest": sidecar["provenance"]["model_digest"]}
+                if whole and bound == self._bound:
                     self.pictures[key] = sidecar
             except (OSError, ValueError, KeyError, TypeError):
                 # It is made again.
@@ -120,9 +165,22 @@ class Folder:
         """Write down how a run ended."""
         self._run["runs"][-1] |= {"ended": _now(), "exit_code": code}
         self._keep_run()
+        if self._lock is not None:
+            self._lock.close()
 
     def save(self, task: Task, results: Sequence[Visualization]) -> None:
-        """Write a job's pictures."""
+        """Write a job's pictures.
+
+        Raises
+        ------
+        NeurofvError
+            They are of other weights than those that are audited.
+        """
+        # The digest of the weights stands in the provenance.
+        bound = {name: value for name, value in self._bound.items() if name != "model_digest"}
+        for result in results:
+            found = result.provenance
+            check_weights(f"{found.model}/{found.version}", self._bound["model_digest"], found.model_digest)
         for key, result in zip(task.keys, results, strict=True):
             files = {}
             for name, volume in {"final": result.volume, **result.extras}.items():
@@ -130,7 +188,7 @@ class Folder:
                 write_atomically(path, volume.bytes)
                 files[name] = {"file": path.name, "sha256": volume.sha256}
             final = files["final"]["file"]
-            audit = {"picture": vars(key), "files": files}
+            audit = {"picture": vars(key), "files": files, "bound": bound}
             sidecar = {"file": final, **result.sidecar(), "audit": audit}
             # Read back, so that a number is the same in whichever run it is used.
             data = _json(sidecar)
@@ -140,15 +198,27 @@ class Folder:
     def save_reference(self, volume: Volume) -> None:
         """Write the model's reference brain."""
         write_atomically(self.path / REFERENCE, volume.bytes)
+        self._run["reference_sha256"] = volume.sha256
+        self._keep_run()
 
     def has_reference(self) -> bool:
-        """Say whether the reference brain is there."""
-        return (self.path / REFERENCE).is_file()
+        """Say whether the reference brain is there, as it was written."""
+        try:
+            data = (self.path / REFERENCE).read_bytes()
+        except OSError:
+            return False
+        return hashlib.sha256(data).hexdigest() == self.reference_sha256
+
+    @property
+    def reference_sha256(self) -> str:
+        """Digest of the reference brain's file; empty as long as there is none."""
+        return str(self._run.get("reference_sha256", ""))
 
     def change(self, key: Key) -> np.ndarray:
         """Return what a picture adds to the reference brain, float32."""
-        path = self.path / DATASET / self.pictures[key]["audit"]["files"]["final"]["file"]
-        return _voxels(path) - _voxels(self.path / REFERENCE)
+        final = self.pictures[key]["audit"]["files"]["final"]
+        reference = _voxels(self.path / REFERENCE, self.reference_sha256)
+        return _voxels(self.path / DATASET / final["file"], final["sha256"]) - reference
 
     def write_report(self, report: dict[str, Any]) -> Path:
         """Write `report.json`."""
@@ -168,14 +238,17 @@ class Folder:
 
 
 @lru_cache(maxsize=16)
-def _voxels(path: Path) -> np.ndarray:
+def _voxels(path: Path, sha256: str) -> np.ndarray:
+    """Read voxels; the digest tells a file from another that has taken its place."""
     return np.asarray(nibabel.load(path).get_fdata(dtype=np.float32))  # type: ignore[attr-defined]
 
 
 def _file_name(volume: Volume, key: Key) -> str:
-    """Return the server's name, which tells units and controls apart, with the rest of a picture's key."""
+    """Return the server's name, which tells controls apart, with the rest of a picture's key."""
     head, found, label = volume.file_name.rpartition("_desc-")
-    own = f"_strategy-{key.strategy}_seed-{key.seed}"
+    # The server's labels are letters and digits only, which layer1.10 and layer11.0 would share.
+    unit = hashlib.sha256(key.unit.encode()).hexdigest()[:8]
+    own = f"_id-{unit}_strategy-{key.strategy}_seed-{key.seed}"
     return f"{head}{own}{found}{label}" if found else f"{own.lstrip('_')}_{volume.file_name}"
 
 

@@ -125,6 +125,7 @@ class _Page:
             layers=_layers(self.report),
             card=Markup(_markdown(model["card"])),
             tried=_tried(self.report),
+            failed=_failed(self.report),
             reading=figures.READING,
         )
 
@@ -235,6 +236,10 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [
         ("Model", f"{model['name']}, version {model['version']}"),
         ("Digest", _code(model["digest"])),
+        *(
+            (f"Second model of {name}", Markup("{model}/{version} ").format(**each) + _code(each["digest"]))
+            for name, each in report.get("transfers", {}).items()
+        ),
         ("Plan, SHA-256", _code(report["plan_sha256"])),
         ("Classes", ", ".join(model["classes"]) or figures.NONE),
         ("Classifier", model["classifier_layer"] or figures.NONE),
@@ -293,8 +298,24 @@ def _tried(report: Mapping[str, Any]) -> list[tuple[str, Any]]:
     if images := report.get("images"):
         classes = ", ".join(f"{count} of {name}" for name, count in images["classes"].items())
         lines.append(("Real images", f"{images['count']}{f': {classes}' if classes else ''}"))
-    lines.append(("Search for shortcuts", "yes" if report["shortcuts"] is not None else "no"))
+    section = report["shortcuts"]
+    searched = "no" if section is None else "could not be tested" if "untestable" in section else "yes"
+    lines.append(("Search for shortcuts", searched))
     return lines
+
+
+def _failed(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what could not be made; what is the network's own comes before its control's."""
+    names = {unit["id"]: unit["name"] for unit in report["units"]}
+    lines = [
+        {
+            **line,
+            "name": names.get(line["unit"], line["unit"]),
+            "whose": "the network" if line["control"] == "none" else line["control"].replace("_", " "),
+        }
+        for line in report["failed"]
+    ]
+    return sorted(lines, key=lambda line: bool(line["control"] != "none"))
 
 
 def _times(numbers: list[float]) -> str:

@@ -24,6 +24,8 @@ FINDINGS = ("OPTIMISATION_DIVERGED", "UNIT_DEAD")
 # What fewer pictures at once may cure.
 _TOO_MUCH = ("VOLUME_TOO_LARGE", "GPU_MEMORY_EXHAUSTED")
 _GONE = ("JOB_NOT_FOUND", "ARTIFACT_EXPIRED", "VOLUME_NOT_FOUND")
+# By what a probe asked for, perhaps: a worker is not to be killed twice, for whose jobs run there.
+_LOST = "WORKER_LOST"
 # Jobs that wait on the server behind the one that is watched: it never idles, and others get their turn.
 _AHEAD = 3
 _MOST_ATTEMPTS, _MOST_LOSSES = 100, 3
@@ -61,7 +63,7 @@ def patient(client: Client, call: Callable[[], _Answer]) -> _Answer:
     Raises
     ------
     NeurofvError
-        It failed for another reason, or for too long.
+        It failed for another reason, a lost worker among them, or for too long.
     """
     patience, full_since = client._patience(), 0.0
     while True:
@@ -73,6 +75,8 @@ def patient(client: Client, call: Callable[[], _Answer]) -> _Answer:
                 if time.monotonic() - full_since > client._reconnect:
                     raise
                 time.sleep(min(error.retry_after_seconds, 5.0))
+            elif error.reason == _LOST:
+                raise
             else:
                 time.sleep(patience.pause(error))
 
@@ -90,13 +94,21 @@ class Queue:
         Where names of jobs are noted.
     request : callable
         Returns the request of a task.
+    bound : sequence of str
+        What else the work depends on and the request does not tell.
     """
 
     def __init__(
-        self, client: Client, plan: Plan, model: pb.Model, folder: Folder, request: Requests
+        self,
+        client: Client,
+        plan: Plan,
+        model: pb.Model,
+        folder: Folder,
+        request: Requests,
+        bound: Sequence[str] = (),
     ) -> None:
         self._client, self._plan, self._model, self._folder = client, plan, model, folder
-        self._request = request
+        self._request, self._bound = request, bound
 
     def run(
         self, tasks: Sequence[Task], on_event: Callable[[Task, Event], None]
@@ -138,7 +150,7 @@ class Queue:
         """Create a task's job, or find it; one that was cancelled or lost to the machine is begun anew."""
         request = self._request(task)
         for attempt in range(_MOST_ATTEMPTS):
-            name = request_id(self._plan, self._model, request, attempt)
+            name = request_id(self._plan, self._model, request, attempt, self._bound)
             create = partial(self._client.create_job, request, request_id=name)
             job = patient(self._client, create)
             if not _to_be_repeated(job):

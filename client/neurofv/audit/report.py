@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any
 
 import neurofv
+from neurofv.audit import figures
 from neurofv.audit.folder import REFERENCE, Folder
 from neurofv.audit.images import RealImage, digest_of
 from neurofv.audit.plan import Plan
@@ -50,6 +51,7 @@ def make_report(
     exemplars: Mapping[str, list[dict[str, Any]]],
     failures: Iterable[Failure],
     shortcuts: dict[str, Any] | None = None,
+    transfers: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Put a report together.
 
@@ -71,6 +73,8 @@ def make_report(
         What could not be made.
     shortcuts : dict, optional
         What the search for shortcuts has found, if there was one.
+    transfers : mapping, optional
+        The second models, by strategy.
 
     Returns
     -------
@@ -83,14 +87,16 @@ def make_report(
         for unit in units
     ]
     failed = sorted([*failures, *_dead(folder)], key=lambda failure: failure.key)
-    thresholds = _thresholds(plan, list(chain.from_iterable(standings.values())), shortcuts)
+    thresholds = _thresholds(plan, standings, shortcuts)
     return {
         "report": VERSION,
         "neurofv": neurofv.__version__,
         "plan": plan.content,
         "plan_sha256": plan.sha256,
         "model": _model(model),
+        "transfers": dict(transfers or {}),
         "reference": REFERENCE,
+        "reference_sha256": folder.reference_sha256,
         "images": _images(images),
         "units": told,
         "shortcuts": shortcuts,
@@ -181,20 +187,35 @@ def _dead(folder: Folder) -> list[Failure]:
 
 
 def _thresholds(
-    plan: Plan, standings: Sequence[Standing], shortcuts: dict[str, Any] | None
+    plan: Plan, standings: Mapping[Unit, Sequence[Standing]], shortcuts: dict[str, Any] | None
 ) -> list[dict[str, Any]]:
     """Hold the figures against the plan's limits; what is not known fails: nothing shows that it holds."""
+    every = [(unit, each) for unit, several in standings.items() for each in several]
     known: dict[str, float | None] = {
-        "seed_agreement": _least(each.own.seed_agreement for each in standings),
-        "shortcuts": None if shortcuts is None else len({each["kind"] for each in shortcuts["found"]}),
-        "above_random": _least(
-            min(leads(each.own, each.random).values(), default=None) for each in standings
-        ),
+        "seed_agreement": _least(each.own.seed_agreement for _, each in every),
+        "shortcuts": _kinds(shortcuts),
+        "above_random": _least(_lead(plan, unit, each) for unit, each in every),
     }
     return [
         {"id": name, "limit": limit, "value": known.get(name), "passed": _holds(name, known.get(name), limit)}
         for name, limit in sorted(plan.thresholds.items())
     ]
+
+
+def _kinds(shortcuts: dict[str, Any] | None) -> int | None:
+    """Return how many kinds of shortcut were found; None if none could be looked for."""
+    if shortcuts is None or "untestable" in shortcuts:
+        return None
+    return len({each["kind"] for each in shortcuts["found"]})
+
+
+def _lead(plan: Plan, unit: Unit, found: Standing) -> float | None:
+    """Return the least lead over the random network; None if one that must be known is not."""
+    known = leads(found.own, found.random)
+    needed = {"seed_agreement"}
+    if unit.kind == "class" and plan.strategies[found.strategy].get("transfer"):
+        needed.add("transfer")
+    return min(known.values()) if needed <= known.keys() else None
 
 
 def _least(values: Iterable[float | None]) -> float | None:
@@ -230,17 +251,26 @@ def _summary(
         lines.append(f"{_ABOUT[about]}: {_listed(names)}")
     if not warned:
         lines.append("no unit gave cause for a warning")
-    if shortcuts is not None:
-        lines += [each["words"] for each in shortcuts["found"]] or [
-            "no shortcut was found among those tested"
-        ]
-    if failed:
-        lines.append(f"{_counted(len(failed), 'picture')} could not be made")
+    lines += _on_shortcuts(shortcuts)
+    own = sum(failure.key.control == NO_CONTROL for failure in failed)
+    if own:
+        lines.append(f"{_counted(own, 'picture')} could not be made")
+    if len(failed) > own:
+        lines.append(f"{_counted(len(failed) - own, 'picture')} of the random network could not be made")
     for threshold in thresholds:
-        value = "unknown" if threshold["value"] is None else f"{threshold['value']:.2f}"
+        value, limit = figures.apart(threshold["value"], threshold["limit"])
+        value = "unknown" if threshold["value"] is None else value
         verb = "holds" if threshold["passed"] else "FAILS"
-        lines.append(f"threshold {threshold['id']} {verb}: {value}, limit {threshold['limit']:g}")
+        lines.append(f"threshold {threshold['id']} {verb}: {value}, limit {limit}")
     return lines
+
+
+def _on_shortcuts(found: dict[str, Any] | None) -> list[str]:
+    if found is None:
+        return []
+    if "untestable" in found:
+        return [f"shortcuts could not be tested: {found['untestable']}"]
+    return [each["words"] for each in found["found"]] or ["no shortcut was found among those tested"]
 
 
 _ABOUT = {
@@ -250,10 +280,10 @@ _ABOUT = {
     "real_images": "pictures below most real images",
     "selectivity": "pictures that other units answer to more",
     "path": "pictures that the network processes otherwise than real images",
-    "control_seed_agreement": "pictures no more stable than the random network's",
-    "control_selectivity": "pictures no more specific than the random network's",
-    "control_transfer": "pictures no more transferable than the random network's",
-    "control_likeness": "pictures as like the random network's as another seed's",
+    "control_seed_agreement": "pictures no clearly more stable than the random network's",
+    "control_selectivity": "pictures no clearly more specific than the random network's",
+    "control_transfer": "pictures no clearly more transferable than the random network's",
+    "control_likeness": "pictures about as like the random network's as another seed's",
 }
 
 

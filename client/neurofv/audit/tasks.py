@@ -140,7 +140,9 @@ class Key:
     control: str
 
 
-def request_id(plan: Plan, model: pb.Model, request: vis.VisualizeRequest, attempt: int) -> str:
+def request_id(
+    plan: Plan, model: pb.Model, request: vis.VisualizeRequest, attempt: int, bound: Sequence[str] = ()
+) -> str:
     """Return the name under which the service knows a job: the same one for the same work.
 
     Parameters
@@ -153,9 +155,11 @@ def request_id(plan: Plan, model: pb.Model, request: vis.VisualizeRequest, attem
         The work, real images included.
     attempt : int
         Counted up when a job was cancelled or lost to the machine.
+    bound : sequence of str
+        What else the work depends on, such as the digests of second models.
     """
     work = hashlib.sha256(request.SerializeToString(deterministic=True)).hexdigest()
-    text = json.dumps([plan.sha256, model.digest, work, attempt])
+    text = json.dumps([plan.sha256, model.digest, work, attempt, *bound])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -180,7 +184,8 @@ def find_units(plan: Plan, model: pb.Model, ranked: Mapping[str, Sequence[int]])
     for group in plan.groups:
         for layer, channel, name in _places(group, model, ranked):
             unit = Unit(_slug(layer, name or str(channel)), layer, channel, name)
-            if any(other.id == unit.id for place, other in found.items() if place != (layer, channel)):
+            taken = {other.id for place, other in found.items() if place != (layer, channel)}
+            while unit.id in taken:
                 unit = replace(unit, id=f"{unit.id}-{channel}")
             found.setdefault((layer, channel), unit)
     return list(found.values())

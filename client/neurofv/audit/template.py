@@ -65,7 +65,7 @@ def template(model: pb.Model) -> str:
     if layer is not None:
         few = ", ".join(map(str, range(min(_CHANNELS, layer.channels))))
         lines += [
-            f"  - layer: {layer.name}",
+            f"  - layer: {_scalar(layer.name)}",
             f"    channels: [{few}]  # of {layer.channels}; or: all",
         ]
     readable = ""
@@ -78,6 +78,11 @@ def template(model: pb.Model) -> str:
         units="\n".join([*lines, ""]),
         readable=readable,
     )
+
+
+def _scalar(text: str) -> str:
+    """Write a text so that YAML reads it as text: an exported network may call a layer 42."""
+    return yaml.safe_dump([text], default_flow_style=True, allow_unicode=True, width=10_000).strip()[1:-1]
 
 
 def _last_convolution(model: pb.Model) -> pb.Layer | None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from neurofv.audit.figures import floored, percent
 from neurofv.audit.standings import Figures, Standing
 
 GOOD, FAIR, WARNING, UNKNOWN = "good", "fair", "warning", "unknown"
@@ -12,6 +13,8 @@ _HELD_OUT = (0.6, 0.3)
 _PERCENTILE = (0.95, 0.5)
 _SELECTIVITY = (1.0, 0.9)
 _PATH = (0.5, 0.1)
+# A lead over the random network that is less may be chance: most often it is that of one pair of seeds.
+MARGIN = 0.05
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ def _agreement(found: Standing) -> _Said:
         FAIR: "other seeds give a picture that is alike in part",
         WARNING: "other seeds give another picture: do not read details",
     }[level]
-    return "seed_agreement", level, f"{meaning} (correlation {value:.2f} between seeds)"
+    return "seed_agreement", level, f"{meaning} (correlation {floored(value)} between seeds)"
 
 
 def _held_out(own: Figures) -> _Said:
@@ -118,7 +121,7 @@ def _held_out(own: Figures) -> _Said:
         FAIR: "the unit fires less when the picture is moved",
         WARNING: "the unit hardly fires when the picture is moved: it answers to exact places or to noise",
     }[level]
-    return "held_out", level, f"{meaning} (keeps {_percent(value)} of its activation)"
+    return "held_out", level, f"{meaning} (keeps {percent(value)} of its activation)"
 
 
 def _percentile(own: Figures) -> _Said:
@@ -126,7 +129,7 @@ def _percentile(own: Figures) -> _Said:
     if value is None:
         return "real_images", UNKNOWN, "the bundle does not say how strongly the unit fires on real images"
     level = _level(value, _PERCENTILE)
-    place = f"stronger than {_percent(value)} of real held-out images"
+    place = f"stronger than {percent(value)} of real held-out images"
     meaning = {
         GOOD: "the picture drives the unit as the strongest real images do, or more",
         FAIR: "many real images drive the unit more than the picture",
@@ -142,7 +145,7 @@ def _selectivity(own: Figures, is_class: bool) -> _Said:
     level = _level(value, _SELECTIVITY)
     if level == GOOD:
         return "selectivity", level, f"no other {kind} fires as strongly on the picture"
-    fewer = f"stronger than {_percent(value)} of the other {_plural(kind)}"
+    fewer = f"stronger than {percent(value)} of the other {_plural(kind)}"
     if level == FAIR:
         return "selectivity", level, f"few other {_plural(kind)} fire more on the picture ({fewer})"
     return (
@@ -160,7 +163,7 @@ def _path(value: float) -> _Said:
         WARNING: "the network processes the picture otherwise than real images of the class: what it "
         "shows may play no part in them",
     }[level]
-    return "path", level, f"{meaning} (similarity {value:.2f}, mean over layers)"
+    return "path", level, f"{meaning} (similarity {floored(value)}, mean over layers)"
 
 
 def _against_random(own: Figures, random: Figures) -> list[_Said]:
@@ -173,13 +176,13 @@ def _against_random(own: Figures, random: Figures) -> list[_Said]:
         mine, theirs = getattr(own, name), getattr(random, name)
         if mine is None or theirs is None:
             continue
-        figures = f"({mine:.2f} against {theirs:.2f})"
-        if mine > theirs:
+        figures = f"({floored(mine)} against {floored(theirs)})"
+        if _leads(mine, theirs):
             words, level = f"more {quality} than the random network's picture {figures}", GOOD
         elif mine == theirs == 1:
             words, level = f"as {quality} as the random network's picture, and both fully {figures}", FAIR
         else:
-            words = f"no more {quality} than the random network's picture {figures}: "
+            words = f"no clearly more {quality} than the random network's picture {figures}: "
             words, level = words + "architecture and method alone give as much", WARNING
         said.append((f"control_{name}", level, words))
     return said
@@ -193,10 +196,10 @@ def _likeness(found: Standing) -> _Said:
             UNKNOWN,
             "two seeds and the random network's pictures would tell what the weights contribute",
         )
-    figures = f"(correlation {own:.2f} with another seed's, {value:.2f} with the random network's)"
-    if own > value:
+    figures = f"(correlation {floored(own)} with another seed's, {floored(value)} with the random network's)"
+    if _leads(own, value):
         return name, GOOD, f"more like another seed's picture than like the random network's {figures}"
-    words = f"no more like another seed's picture than like the random network's {figures}: "
+    words = f"no clearly more like another seed's picture than like the random network's {figures}: "
     return name, WARNING, words + "it owes little to what was learned"
 
 
@@ -204,8 +207,9 @@ def _level(value: float, least: tuple[float, float]) -> str:
     return GOOD if value >= least[0] else FAIR if value >= least[1] else WARNING
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
+def _leads(mine: float, theirs: float) -> bool:
+    # What a difference of floats leaves over must not decide.
+    return mine - theirs >= MARGIN - 1e-9
 
 
 def _plural(kind: str) -> str:

@@ -1,5 +1,6 @@
 """`neurofv audit`: from a model to a report."""
 
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ audit = typer.Typer(help="Audit a model: plan, run, report.", no_args_is_help=Tr
 
 _COULD_NOT_RUN = 2
 _INTERRUPTED = 130
+_BUG = "neurofv did not foresee this; please report it with the lines above"
 _GO_ON = "interrupted; run the same command again to go on: nothing that is done is lost"
 
 
@@ -69,9 +71,9 @@ def run(
         _named(plan, lambda: read_plan(plan))
         with connection.opened() as client, _bar() as show:
             report = _named(plan, lambda: client.audit(plan, output, show))
-    for line in report["summary"]:
-        out.print(f"· {line}", markup=False, soft_wrap=True)
-    out.print(f"the report: {output / 'report.html'}", markup=False, soft_wrap=True)
+        for line in report["summary"]:
+            out.print(f"· {line}", markup=False, soft_wrap=True)
+        out.print(f"the report: {output / 'report.html'}", markup=False, soft_wrap=True)
     if not report["passed"]:
         raise typer.Exit(1)
 
@@ -100,6 +102,14 @@ def _exit_codes() -> Iterator[None]:
         raise typer.Exit(_COULD_NOT_RUN) from None
     except typer.Exit as error:
         raise typer.Exit(error.exit_code if error.exit_code == _INTERRUPTED else _COULD_NOT_RUN) from None
+    except typer.BadParameter:
+        # Wrong usage, which has its own words, and code 2.
+        raise
+    except Exception:
+        # Python's own code would be 1: a pipeline would read that a threshold has failed.
+        traceback.print_exc()
+        err.print(f"error: {_BUG}", style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(_COULD_NOT_RUN) from None
 
 
 def _named(plan: Path, call: Callable[[], Any]) -> Any:

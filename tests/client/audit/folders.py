@@ -188,9 +188,10 @@ def _report(units: list[dict[str, Any]], shape: tuple[int, int, int], affine: np
         ],
         "failed": [
             {
-                "unit": "blocks.1.conv:9",
+                "unit": "unit-1",
                 "strategy": "default",
                 "seed": 1,
+                "control": "random_weights",
                 "reason": "DEAD_UNIT",
                 "words": "The unit had no gradient.",
             }

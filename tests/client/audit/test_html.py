@@ -128,7 +128,7 @@ def test_the_model_is_told_with_its_layers_card_and_digests(folder: Path) -> Non
         assert words in page.text
     assert "blocks.1.conv Conv3d 16 20x24x20 12 1 unit" in page.text
     assert "classifier Linear 3 vector everything 2 units" in page.text
-    assert "blocks.1.conv:9 default 1 The unit had no gradient. DEAD_UNIT" in page.text
+    assert "blocks.1.conv:1 random weights default 1 The unit had no gradient. DEAD_UNIT" in page.text
     assert "contrast: true" in page.text
 
 
@@ -236,6 +236,10 @@ def test_without_a_viewer_the_page_keeps_its_views_and_says_how_to_get_it(
         (
             {"shortcuts": {"tested": ["ringing"], "found": []}},
             "No shortcut found among 1 kind Tested: ringing.",
+        ),
+        (
+            {"shortcuts": {"tested": [], "found": [], "untestable": "all answers are of one class"}},
+            "Shortcuts could not be tested all answers are of one class. Whether there are any is not known.",
         ),
         ({"thresholds": [], "passed": True}, "No threshold was set"),
         ({"failed": []}, "Nothing: every picture that the plan asks for was made."),

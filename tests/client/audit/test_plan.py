@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,14 @@ def changed(**fields: Any) -> dict[str, Any]:
         (changed(thresholds={"shortcuts": 0}), "thresholds.shortcuts", 0, "name `images`"),
         (changed(thresholds={"seed_agreement": 2}), "thresholds.seed_agreement", 2, "-1 to 1"),
         (changed(seeds=[0], thresholds={"seed_agreement": 0}), "thresholds.seed_agreement", 0, "two `seeds`"),
+        (changed(seeds=[0], thresholds={"above_random": 0}), "thresholds.above_random", 0, "two `seeds`"),
+        (changed(strategies={"a": {"minimize": True}}), "strategies.a.minimize", True, "leave it out"),
+        (changed(strategies={"a": {"start": "noise"}}), "strategies.a.start", "noise", "reference brain"),
+        (changed(batch=8.0), "batch", 8.0, "a whole number"),
+        (changed(seeds=[0, 1.0]), "seeds[1]", 1.0, "whole numbers"),
+        (changed(thresholds={"seed_agreement": float("nan")}), "thresholds.seed_agreement", None, "finite"),
+        (changed(strategies={"default": {}, False: {}}), "strategies", False, "in quotes"),
+        (changed(images=date(2026, 1, 1)), "images", date(2026, 1, 1), "quotes around a date"),
     ],
 )
 def test_an_error_names_field_value_and_remedy(
@@ -111,6 +120,40 @@ def test_what_is_no_yaml_is_told_with_its_line(tmp_path: Path) -> None:
         read_plan(file)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("audit: 1\nmodel: größe\n".encode("latin-1"), "no UTF-8"),
+        (b"audit: 1\nlabels: 2026-13-01\n", "put it in quotes"),
+        (b"thresholds: {seed_agreement: 0.9}\nthresholds: {}\n", "stands twice, again at line 2"),
+        (b"audit: 1\nstrategies: {a: {steps: 8, steps: 9}}\n", "steps.*stands twice, again at line 2"),
+    ],
+)
+def test_what_yaml_or_python_would_trip_over_is_told(tmp_path: Path, text: bytes, words: str) -> None:
+    file = tmp_path / "plan.yaml"
+    file.write_bytes(text)
+    with pytest.raises(InvalidRequest, match=words):
+        read_plan(file)
+
+
+def test_a_strategy_may_begin_at_the_reference_brain_with_its_own_noise() -> None:
+    for start in ("reference_brain", {"reference_brain": {"deviation": 0.02}}):
+        assert read_plan(changed(strategies={"a": {"start": start}})).strategies["a"]["start"] == start
+
+
+def test_keys_may_be_merged(tmp_path: Path) -> None:
+    file = tmp_path / "plan.yaml"
+    strategies = "strategies:\n  a: &a {steps: 8}\n  b: {<<: *a, steps: 9}\n"
+    file.write_text(f"audit: 1\nmodel: growth\nunits: [{{classes: all}}]\n{strategies}")
+    assert read_plan(file).strategies == {"a": {"steps": 8}, "b": {"steps": 9}}
+
+
+def test_a_content_that_is_no_yaml_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="of a path") as caught:
+        read_plan({**LEAST, "images": tmp_path})
+    assert caught.value.field == "images"
+
+
 @pytest.mark.parametrize("name", ["plan", "report"])
 def test_the_schemas_are_schemas(name: str) -> None:
     Draft202012Validator.check_schema(schema(name))
@@ -128,6 +171,13 @@ def test_the_first_plan_fits_its_model(tmp_path: Path) -> None:
         *(f"blocks-1-conv-{channel}" for channel in range(8)),
     ]
     assert "#" in template(MODEL)
+
+
+@pytest.mark.parametrize("name", ["42", "yes", "a: b", "blocks.1.conv"])
+def test_the_first_plan_names_layers_as_text(tmp_path: Path, name: str) -> None:
+    layer = pb.Layer(name=name, type="Conv", channels=4, output_shape=[4, 4, 4])
+    (tmp_path / "plan.yaml").write_text(template(pb.Model(name="m", version=1, layers=[layer])))
+    assert read_plan(tmp_path / "plan.yaml").content["units"][0]["layer"] == name
 
 
 @pytest.mark.parametrize("file", sorted((Path(__file__).parents[3] / "deploy" / "audit").glob("*.yaml")))
