@@ -17,7 +17,7 @@ from neurofv.audit.images import RealImage
 from neurofv.audit.jobs import patient
 from neurofv.audit.nuisances import Nuisance, Place
 from neurofv.audit.progress import Meter
-from neurofv.audit.shortcuts import SCREENED, Untestable, find_shortcuts
+from neurofv.audit.shortcuts import SCREENED, Untestable, find_shortcuts, head_mask
 from neurofv.audit.weights import check_weights
 from neurofv.client import Client
 from neurofv.errors import InvalidRequest
@@ -103,8 +103,7 @@ class Search:
         for image, volume in zip(chosen, self._volumes, strict=True):
             _check_air(image, volume)
         self._affine = affine_of(model.input)
-        # What is not brain is 0. Half of the images are too few: one of two classes may have a marker there.
-        self._mask = np.mean([volume != 0 for volume in self._volumes], axis=0) > 0.5
+        self._mask = head_mask(self._volumes)
         self._battery = battery(Place(self._affine, self._mask))
         few, every = min(SCREENED, len(chosen)), len(chosen)
         once = every + sum(_forms(each) * few + every for each in self._battery.values())

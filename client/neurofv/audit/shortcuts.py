@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import scipy
 
 from neurofv.audit.battery import battery
 from neurofv.audit.movement import movement
@@ -142,8 +143,13 @@ def measure_effects(
 
 
 def head_mask(images: Sequence[np.ndarray]) -> np.ndarray:
-    """Return where most images are not 0, bool `(X, Y, Z)`: the heads, if images are 0 around them."""
-    return np.asarray(np.mean([image != 0 for image in images], axis=0) >= 0.5)
+    """Return where heads are, bool `(X, Y, Z)`: the largest connected part of what half of the images fill.
+
+    So what one of two classes lacks at an edge of the head is part of it, and a marker apart from it is not.
+    """
+    parts, count = scipy.ndimage.label(np.mean([image != 0 for image in images], axis=0) >= 0.5)
+    sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
+    return np.asarray(parts == 1 + int(np.argmax(sizes)) if count else parts > 0)
 
 
 def _bright(image: np.ndarray) -> float:
