@@ -3,7 +3,7 @@
 import { draw, sample } from "./curves.js";
 import { Refused, json, pause } from "./server.js";
 import { Volumes } from "./volumes.js";
-import { duration, element, facts, figure, objectiveName, over, state, time } from "./words.js";
+import { controlName, duration, element, facts, figure, jobName, state, time } from "./words.js";
 
 const by = (id) => document.getElementById(id);
 const STOPS = {
@@ -37,14 +37,17 @@ class View {
   tell() {
     const { job } = this;
     const { request } = job;
-    const others = request.batch?.length ?? 0;
-    by("unit").textContent = objectiveName(request.objective) + (others ? ` and ${others} more` : "");
+    const control = controlName(request);
+    by("unit").textContent = jobName(request.objective, request.batch?.length, control);
     document.title = `${by("unit").textContent}, neurofv`;
     by("of").textContent = `${request.model}, version ${request.version ?? ""}. ${job.name}`;
     this.tellState();
     by("failure").hidden = !job.error;
     by("failure").textContent = job.error ? `${job.error.message} (${job.error.reason})` : "";
+    const spreads = control ? "the control's own spreads, not those of real images" : "spreads of real images";
+    by("objective-name").textContent = `Objective by step, in ${spreads}`;
     facts(by("facts"), [
+      ["Control", control && `${control}: the volume shows nothing that the model has learned`],
       ["Owner", job.owner],
       ["Created", time(job.create_time)],
       ["Started", time(job.start_time)],
