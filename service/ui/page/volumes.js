@@ -123,9 +123,11 @@ export class Volumes {
   async read(begin) {
     let found = this.known.get(begin.id);
     if (!found) {
-      found = this.fetch(begin).then((packed) => this.viewer.read(packed, begin.id));
+      found = this.fetch(begin).then((packed) => this.viewer.read(packed, begin.id)).catch((error) => {
+        this.known.delete(begin.id);
+        throw Object.assign(error, { begin });
+      });
       this.known.set(begin.id, found);
-      found.catch(() => this.known.delete(begin.id));
       // The first ones stay: changes are told from them.
       const spare = [...this.known.keys()].filter((id) => !this.begins.some((b) => b.id === id && b === this.firstOf(b)));
       if (spare.length > MOST) this.known.delete(spare[0]);
@@ -156,7 +158,9 @@ export class Volumes {
       if (images.length) this.viewer.show(images);
       by("views").dataset.volume = begin.id;
     } catch (error) {
-      await this.missed(error, begin);
+      if (turn !== this.turn || this.signal.aborted) return;
+      if (this.drop(error)) await this.show();
+      else this.trouble(error);
     }
   }
 
@@ -168,16 +172,14 @@ export class Volumes {
   }
 
   // A snapshot that has made room for newer ones is no longer there to be shown.
-  async missed(error, begin) {
-    if (this.signal.aborted) return;
-    if (error.status !== 404 || begin.kind !== "VOLUME_KIND_INTERMEDIATE") {
-      this.trouble(error);
-      return;
-    }
-    const gone = this.chosen === "change" && (await this.read(begin).catch(() => null)) ? this.frames[0] : begin;
-    this.begins = this.begins.filter((other) => other !== gone);
+  drop({ status, begin }) {
+    if (status !== 404 || begin?.kind !== "VOLUME_KIND_INTERMEDIATE") return false;
+    const at = this.frames.indexOf(begin);
+    this.begins = this.begins.filter((other) => other !== begin);
+    // The chosen one stays chosen.
+    if (at >= 0 && at < this.frame) this.frame -= 1;
     this.list();
-    await this.show();
+    return true;
   }
 
   legend(image, begin) {
@@ -196,7 +198,9 @@ export class Volumes {
       const [latest, first] = await Promise.all([this.read(frames[this.frame]), this.read(frames[0])]);
       this.viewer.goTo(largestChange(latest, first));
     } catch (error) {
-      if (!this.signal.aborted) this.trouble(error);
+      if (this.signal.aborted) return;
+      if (this.drop(error)) await this.seek();
+      else this.trouble(error);
     }
   }
 
