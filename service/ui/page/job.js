@@ -1,7 +1,7 @@
 // One job: its volume as it forms, its curves, its facts.
 
 import { draw, sample } from "./curves.js";
-import { Refused, json, pause } from "./server.js";
+import { json, passes, pause } from "./server.js";
 import { Volumes } from "./volumes.js";
 import { controlName, duration, element, facts, figure, jobName, state, time } from "./words.js";
 
@@ -148,9 +148,9 @@ class View {
       this.tellState();
       this.draw();
       await this.volumes.update();
-      if (page.last) return;
+      if (page.last && !this.volumes.news) return;
       // Steps of a few milliseconds come in pages, not one by one.
-      await pause(page.events.length ? 250 : 0, this.signal);
+      await pause(this.volumes.news ? this.volumes.rest : page.events.length ? 250 : 0, this.signal);
     }
   }
 }
@@ -163,12 +163,11 @@ export async function showJob(name, signal, trouble) {
     try {
       await view.follow();
       await view.refresh();
-      trouble(null);
+      if (!view.volumes.failed) trouble(null);
       return;
     } catch (error) {
       // A server that starts again goes on with the job, and this page with its events.
-      const gone = error instanceof Refused && error.status < 500 && error.status !== 429;
-      if (signal.aborted || gone) throw error;
+      if (signal.aborted || !passes(error)) throw error;
       trouble(error);
       await pause(2000, signal);
       await view.refresh().then(() => trouble(null), () => {});

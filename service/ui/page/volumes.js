@@ -1,13 +1,15 @@
 // A job's volumes: which there are, which one is shown, and what is fetched of them.
 
 import { difference, largestChange } from "./change.js";
-import { bytes } from "./server.js";
+import { bytes, passes } from "./server.js";
 import { NoViewer, openViewer } from "./viewer.js";
 import { element, figure } from "./words.js";
 
 const by = (id) => document.getElementById(id);
 // Volumes kept unpacked; each is some megabytes.
 const MOST = 8;
+// Milliseconds before a picture that did not come is asked for again; twice as many each time.
+const [SOON, LATE] = [500, 8000];
 const MAPS = {
   VOLUME_KIND_GRADIENT: ["gradient: where it looked", "Mean magnitude of the objective's gradient"],
   VOLUME_KIND_JACOBIAN: ["Jacobian of the deformation", "Above 1 tissue grows, below it shrinks"],
@@ -22,6 +24,7 @@ export class Volumes {
     this.known = new Map();
     this.item = 0;
     this.follows = true;
+    this.rest = SOON;
     this.chosen = "volume";
     by("waiting").hidden = false;
     by("controls").hidden = true;
@@ -70,7 +73,8 @@ export class Volumes {
     this.news = true;
   }
 
-  // Called after each page of events: shows the newest picture once, not each on the way.
+  // Called after each page of events: shows the newest picture once, not each on the way. There is news until it
+  // is shown, or cannot be.
   async update() {
     if (!this.news) return;
     await this.open();
@@ -157,10 +161,14 @@ export class Volumes {
       by("legend").textContent = images.length ? this.legend(images.at(-1), begin) : "";
       if (images.length) this.viewer.show(images);
       by("views").dataset.volume = begin.id;
+      if (this.failed) this.trouble(null);
+      Object.assign(this, { failed: false, rest: SOON });
     } catch (error) {
       if (turn !== this.turn || this.signal.aborted) return;
-      if (this.drop(error)) await this.show();
-      else this.trouble(error);
+      if (this.drop(error)) return this.show();
+      this.trouble(error);
+      // `update` asks for it again.
+      Object.assign(this, { failed: true, news: this.news || passes(error), rest: Math.min(2 * this.rest, LATE) });
     }
   }
 
