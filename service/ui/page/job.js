@@ -141,6 +141,8 @@ class View {
     for (;;) {
       const page = await json(`${this.name}/events?after=${this.after}`, this.signal);
       page.events.forEach((event) => this.take(event));
+      // What a job has done so far is shown once, not on the way there.
+      if (page.more) continue;
       if (this.stale) {
         this.stale = false;
         await this.refresh();
