@@ -136,6 +136,8 @@ def test_a_volume_forms_before_the_watcher_s_eyes(
     browser.requests.clear()
     browser.complaints.clear()
     _start_viewer(browser, guarded)
+    # Fewer pixels to draw without a graphics card: more pictures are seen.
+    browser.resize(800, 600)
     name = _create(guarded, SMALL, "steps: 200 snapshot_every: 10")
     # The list asks anew every few seconds alone; meanwhile much of the job would pass.
     running = pb.GetJobRequest(name=name)

@@ -59,9 +59,8 @@ def _tells_controls(browser: Browser, name: str) -> None:
     assert [browser.text("#job-rows a"), browser.text("#job-rows tr:last-child a")] == [title, "cube"]
     browser.click(link)
     browser.wait("document.querySelector('#facts').innerText.includes('Control')")
-    assert "random weights, seed 0: the volume shows nothing that the model has learned" in browser.text(
-        "#facts"
-    )
+    words = "random weights, seed 0: the volume shows nothing that the model has learned"
+    assert words in browser.text("#facts")
     assert [browser.text("#unit"), browser.run("document.title")] == [title, f"{title}, neurofv"]
     assert "the control's own spreads, not those of real images" in browser.text("#objective-name")
 
