@@ -38,7 +38,7 @@ WebGL2RenderingContext.prototype.deleteTexture = function (texture) {
   return deleteTexture.call(this, texture);
 };
 """
-# What the page asks for and for how long it waits, in order; answers to come before the server's, by path's end.
+# Notes what the page asks for and how long it waits; answers some paths once in the server's place.
 FAULTS = """
 window.asked = [];
 window.faults = { final: [503], step00010: [404] };
