@@ -155,7 +155,9 @@ class Api:
         record = await self._desk.find(f"jobs/{names['job']}")
         watch = Watch(self._desk, record, self._metrics)
         events, last = await watch.page(int(after), _MOST_EVENTS, _LONGEST_WAIT)
-        return {"events": events, "last": last}
+        # What came while it waited is not counted.
+        more = bool(events) and events[-1].sequence < record.last_sequence
+        return {"events": events, "last": last, "more": more}
 
     async def _volume(self, names: dict[str, str], query: Query) -> Answer:
         asked = pb.ReadVolumeRequest(name=f"jobs/{names['job']}", volume=names["volume"])

@@ -1,13 +1,15 @@
 // A job's volumes: which there are, which one is shown, and what is fetched of them.
 
 import { difference, largestChange } from "./change.js";
-import { bytes } from "./server.js";
+import { bytes, passes } from "./server.js";
 import { NoViewer, openViewer } from "./viewer.js";
 import { element, figure } from "./words.js";
 
 const by = (id) => document.getElementById(id);
 // Volumes kept unpacked; each is some megabytes.
 const MOST = 8;
+// Milliseconds before a picture that did not come is asked for again; twice as many each time.
+const [SOON, LATE] = [500, 8000];
 const MAPS = {
   VOLUME_KIND_GRADIENT: ["gradient: where it looked", "Mean magnitude of the objective's gradient"],
   VOLUME_KIND_JACOBIAN: ["Jacobian of the deformation", "Above 1 tissue grows, below it shrinks"],
@@ -22,6 +24,7 @@ export class Volumes {
     this.known = new Map();
     this.item = 0;
     this.follows = true;
+    this.rest = SOON;
     this.chosen = "volume";
     by("waiting").hidden = false;
     by("controls").hidden = true;
@@ -70,7 +73,8 @@ export class Volumes {
     this.news = true;
   }
 
-  // Called after each page of events: shows the newest picture once, not each on the way.
+  // Called after each page of events: shows the newest picture once, not each on the way. There is news until it
+  // is shown, or cannot be.
   async update() {
     if (!this.news) return;
     await this.open();
@@ -123,9 +127,11 @@ export class Volumes {
   async read(begin) {
     let found = this.known.get(begin.id);
     if (!found) {
-      found = this.fetch(begin).then((packed) => this.viewer.read(packed, begin.id));
+      found = this.fetch(begin).then((packed) => this.viewer.read(packed, begin.id)).catch((error) => {
+        this.known.delete(begin.id);
+        throw Object.assign(error, { begin });
+      });
       this.known.set(begin.id, found);
-      found.catch(() => this.known.delete(begin.id));
       // The first ones stay: changes are told from them.
       const spare = [...this.known.keys()].filter((id) => !this.begins.some((b) => b.id === id && b === this.firstOf(b)));
       if (spare.length > MOST) this.known.delete(spare[0]);
@@ -155,8 +161,14 @@ export class Volumes {
       by("legend").textContent = images.length ? this.legend(images.at(-1), begin) : "";
       if (images.length) this.viewer.show(images);
       by("views").dataset.volume = begin.id;
+      if (this.failed) this.trouble(null);
+      Object.assign(this, { failed: false, rest: SOON });
     } catch (error) {
-      await this.missed(error, begin);
+      if (turn !== this.turn || this.signal.aborted) return;
+      if (this.drop(error)) return this.show();
+      this.trouble(error);
+      // `update` asks for it again.
+      Object.assign(this, { failed: true, news: this.news || passes(error), rest: Math.min(2 * this.rest, LATE) });
     }
   }
 
@@ -168,16 +180,14 @@ export class Volumes {
   }
 
   // A snapshot that has made room for newer ones is no longer there to be shown.
-  async missed(error, begin) {
-    if (this.signal.aborted) return;
-    if (error.status !== 404 || begin.kind !== "VOLUME_KIND_INTERMEDIATE") {
-      this.trouble(error);
-      return;
-    }
-    const gone = this.chosen === "change" && (await this.read(begin).catch(() => null)) ? this.frames[0] : begin;
-    this.begins = this.begins.filter((other) => other !== gone);
+  drop({ status, begin }) {
+    if (status !== 404 || begin?.kind !== "VOLUME_KIND_INTERMEDIATE") return false;
+    const at = this.frames.indexOf(begin);
+    this.begins = this.begins.filter((other) => other !== begin);
+    // The chosen one stays chosen.
+    if (at >= 0 && at < this.frame) this.frame -= 1;
     this.list();
-    await this.show();
+    return true;
   }
 
   legend(image, begin) {
@@ -196,7 +206,9 @@ export class Volumes {
       const [latest, first] = await Promise.all([this.read(frames[this.frame]), this.read(frames[0])]);
       this.viewer.goTo(largestChange(latest, first));
     } catch (error) {
-      if (!this.signal.aborted) this.trouble(error);
+      if (this.signal.aborted) return;
+      if (this.drop(error)) await this.seek();
+      else this.trouble(error);
     }
   }
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.reliability.quick import QuickExecutor
+from neurofv.v1.visualization_service_pb2 import VisualizeRequest
 from service.observability.http import OperatorServer
 from service.rpc.jobs import JobService
 from service.rpc.models import ModelService
@@ -62,9 +63,11 @@ class Site:
         assert status == 200, body
         return json.loads(body)
 
-    async def create(self, owner: str = "local", ends: bool = True) -> Record:
+    async def create(
+        self, owner: str = "local", ends: bool = True, asked: VisualizeRequest = ASKED
+    ) -> Record:
         set_caller(Principal(owner, Role.SUBMITTER))
-        record = await self.house.desk.create(ASKED)
+        record = await self.house.desk.create(asked)
         while ends and not self.house.store.get(record.id).over:
             await asyncio.sleep(0.01)
         return record

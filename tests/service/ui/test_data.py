@@ -137,6 +137,7 @@ async def test_events_come_in_pages_without_gaps(site: Site) -> None:
         assert len(page["events"]) <= api._MOST_EVENTS
         numbers += [int(event["sequence"]) for event in page["events"]]
         kinds |= {key for event in page["events"] for key in event} - {"sequence", "time"}
+        assert page["more"] is (len(page["events"]) == api._MOST_EVENTS)
         if page["last"]:
             break
         after = numbers[-1]
