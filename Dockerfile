@@ -8,6 +8,8 @@
 #   TORCH_INDEX     another index for torch, such as PyTorch's own of CPU builds (a tenth of the size);
 #                   empty: pip's default, whose build runs on NVIDIA GPUs too
 #   PIP_EXTRA_ARGS  more options for pip
+#   the secrets `pip`, `npm` and `npm-ca`  an optional pip.conf, an optional .npmrc, and authorities for npm (PEM);
+#                   they stay out of the layers, for they may hold passwords
 #   VERSION, REVISION, CREATED  for the labels
 ARG BASE=debian:bookworm-slim
 
@@ -24,8 +26,7 @@ ENV PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ROOT_USER_ACTION=ignore
 
-# The dependencies first: they change less often than the code. The secret `pip` is an optional
-# pip.conf; it stays out of the layers, for it may hold a password.
+# The dependencies first: they change less often than the code.
 COPY pyproject.toml constraints.txt deploy/image/requirements.py ./
 RUN python3 requirements.py > requirements.txt
 # A "+cpu" version ranks above the plain one of the same number, so the CPU build is taken.
@@ -49,6 +50,17 @@ RUN chmod 755 /opt/neurofv/bin/neurofv-ready \
     && find torch/bin -type f ! -name torch_shm_manager -delete \
     && rm -rf torch/include torch/share/cmake torch/test \
     && strip --strip-unneeded torch/lib/libtorch_cpu.so torch/lib/libtorch_python.so
+
+# NiiVue, which draws volumes at /ui: npm's package, checked by its SHA-512.
+FROM ${BASE} AS viewer
+RUN apt-get update -qq \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends ca-certificates npm python3
+COPY --from=builder /opt/neurofv /opt/neurofv
+RUN --mount=type=secret,id=npm,target=/root/.npmrc \
+    --mount=type=secret,id=npm-ca,target=/run/npm-ca.pem \
+    NODE_EXTRA_CA_CERTS=/run/npm-ca.pem XDG_CACHE_HOME=/viewer /opt/neurofv/bin/python -m neurofv.viewer \
+    && tar --extract --gzip --file /viewer/neurofv/niivue-*.tgz --directory /viewer --strip-components 2 \
+    package/dist/niivue.umd.js
 
 FROM builder AS training-builder
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
@@ -136,12 +148,14 @@ LABEL org.opencontainers.image.title="neurofv-torchserve" \
 
 FROM runtime AS service
 COPY --from=builder /opt/neurofv /opt/neurofv
+COPY --from=viewer /viewer/niivue.umd.js /opt/neurofv/share/niivue.umd.js
 # It listens on every address of the container. Beyond loopback it starts only with a certificate and callers
 # it can tell apart (docs/how-to/secure-the-service.md), or with NEUROFV_INSECURE=true, where ports are published
 # on loopback or something in front brings TLS: that is the operator's to say, not the image's.
 ENV NEUROFV_DATA=/data \
     NEUROFV_HOST=0.0.0.0 \
-    NEUROFV_HTTP_HOST=0.0.0.0
+    NEUROFV_HTTP_HOST=0.0.0.0 \
+    NEUROFV_VIEWER=/opt/neurofv/share/niivue.umd.js
 WORKDIR /var/lib/neurofv
 USER 10001:10001
 EXPOSE 50051 8002

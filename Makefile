@@ -30,7 +30,7 @@ demo: $(VENV)/.run  ## Start the service and show what the shipped model has lea
 	deploy/demo.sh $(VENV) demo-output
 
 audit-demo: $(VENV)/.run  ## Audit two models of the zoo (15 minutes); writes audit-demo-output
-	deploy/audit-demo.sh $(VENV) audit-demo-output
+	deploy/audit-demo.sh $(VENV) audit-demo-output $(COHORT)
 
 test: $(VENV)/.dev  ## Run the tests
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
@@ -48,7 +48,12 @@ format: $(VENV)/.dev  ## Put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-serve: $(VENV)/.run  ## Run the service in the foreground
+# Asked once, at set-up: without npm the page at /ui says how to add the viewer.
+$(VENV)/.viewer: | $(VENV)/.run
+	@$(BIN)/python -m neurofv.viewer || echo 'The service runs without it; `make viewer` tries again.'
+	@touch $@
+
+serve: $(VENV)/.run $(VENV)/.viewer  ## Run the service in the foreground
 	NEUROFV_LOG_FORMAT=console $(BIN)/neurofv-server
 
 proto: $(VENV)/.dev  ## Generate the stubs from proto/
@@ -58,8 +63,8 @@ proto: $(VENV)/.dev  ## Generate the stubs from proto/
 docs: $(VENV)/.dev  ## Write docs/reference from the code
 	$(BIN)/python docs/make_reference.py
 
-viewer: $(VENV)/.run  ## Fetch the 3D viewer of an audit's report from npm into the user's cache
-	$(BIN)/python -m neurofv.audit.viewer
+viewer: $(VENV)/.run  ## Fetch NiiVue, which draws volumes at /ui and in reports, from npm into the user's cache
+	$(BIN)/python -m neurofv.viewer
 
 image: $(VENV)/.run  ## Build the container image and let it answer a request
 	PYTHON=$(BIN)/python deploy/image/build.sh

@@ -1,4 +1,8 @@
-"""How the free numbers are driven."""
+"""How the free numbers are driven.
+
+By torch's own functions, not by its classes around them: those import the
+compiler for their first step, which costs a fresh worker one and a half seconds.
+"""
 
 import math
 from collections.abc import Sequence
@@ -8,8 +12,15 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
+from torch.optim.nadam import nadam
+from torch.optim.sgd import sgd
 
 from engine.fields import Checked, number
+
+Slots = dict[str, Tensor]
+"""What an optimizer keeps for one tensor of free numbers from step to step, by name."""
+_BETA1, _BETA2 = 0.9, 0.999
 
 
 @dataclass(frozen=True)
@@ -25,9 +36,19 @@ class Adam(Checked):
     learning_rate: float = number(0.2, above=0, maximum=10, doc="Step size.")
     name: ClassVar[str] = "adam"
 
-    def over(self, free: Sequence[Tensor]) -> torch.optim.Optimizer:
-        """Return the optimizer of free numbers, which passes over them once a step."""
-        return torch.optim.Adam(free, lr=self.learning_rate, fused=True)
+    def slots(self, free: Tensor) -> Slots:
+        """Return what is kept for free numbers before the first step."""
+        return {"step": torch.zeros((), device=free.device), **_moments(free)}
+
+    def step(
+        self, free: Sequence[Tensor], slopes: Sequence[Tensor], slots: Sequence[Slots], factor: float
+    ) -> None:
+        """Move free numbers in one pass over them, at a factor of the learning rate."""
+        first, second, steps = _listed(slots, "exp_avg", "exp_avg_sq", "step")
+        adam(
+            list(free), list(slopes), first, second, [], steps, fused=True, lr=self.learning_rate * factor,
+            beta1=_BETA1, beta2=_BETA2, eps=1e-8, weight_decay=0.0, amsgrad=False, maximize=False,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,9 +64,19 @@ class Nadam(Checked):
     learning_rate: float = number(0.2, above=0, maximum=10, doc="Step size.")
     name: ClassVar[str] = "nadam"
 
-    def over(self, free: Sequence[Tensor]) -> torch.optim.Optimizer:
-        """Return the optimizer of free numbers."""
-        return torch.optim.NAdam(free, lr=self.learning_rate)
+    def slots(self, free: Tensor) -> Slots:
+        """Return what is kept for free numbers before the first step."""
+        return {"step": torch.tensor(0.0), "mu_product": torch.tensor(1.0), **_moments(free)}
+
+    def step(
+        self, free: Sequence[Tensor], slopes: Sequence[Tensor], slots: Sequence[Slots], factor: float
+    ) -> None:
+        """Move free numbers, at a factor of the learning rate."""
+        first, second, products, steps = _listed(slots, "exp_avg", "exp_avg_sq", "mu_product", "step")
+        nadam(
+            list(free), list(slopes), first, second, products, steps, lr=self.learning_rate * factor,
+            beta1=_BETA1, beta2=_BETA2, eps=1e-8, weight_decay=0.0, momentum_decay=4e-3,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,9 +98,27 @@ class Sgd(Checked):
     momentum: float = number(0.9, minimum=0, maximum=0.999, doc="Share of the last step taken again.")
     name: ClassVar[str] = "sgd"
 
-    def over(self, free: Sequence[Tensor]) -> torch.optim.Optimizer:
-        """Return the optimizer of free numbers."""
-        return torch.optim.SGD(free, lr=self.learning_rate, momentum=self.momentum)
+    def slots(self, free: Tensor) -> Slots:
+        """Return what is kept for free numbers before the first step."""
+        return {"momentum_buffer": torch.zeros_like(free)} if self.momentum else {}
+
+    def step(
+        self, free: Sequence[Tensor], slopes: Sequence[Tensor], slots: Sequence[Slots], factor: float
+    ) -> None:
+        """Move free numbers, at a factor of the learning rate."""
+        buffers = [own.get("momentum_buffer") for own in slots]
+        sgd(
+            list(free), list(slopes), buffers, lr=self.learning_rate * factor, momentum=self.momentum,
+            weight_decay=0.0, dampening=0.0, nesterov=False, maximize=False,
+        )  # fmt: skip
+
+
+def _moments(free: Tensor) -> Slots:
+    return {"exp_avg": torch.zeros_like(free), "exp_avg_sq": torch.zeros_like(free)}
+
+
+def _listed(slots: Sequence[Slots], *names: str) -> list[list[Tensor]]:
+    return [[own[name] for own in slots] for name in names]
 
 
 Optimizer = Adam | Nadam | Sgd

@@ -57,7 +57,7 @@ class Run:
         self.audience = Audience(network, spec, self.latent.volume())
         # Volumes that are separate are parameters of their own, which share the memory of the free numbers.
         self.moved = [part for free in self.latent.free for part in rows(free.detach())]
-        self.optimizer = spec.optimizer.over(self.moved)
+        self.slots = [spec.optimizer.slots(part) for part in self.moved]
         self.watches = [Watch() for _ in spec.items]
         self.alive = torch.zeros(len(spec.items), dtype=torch.bool, device=device)
         self.saliency = torch.zeros(len(spec.items), *spec.grid.shape, device=device)
@@ -80,8 +80,6 @@ class Run:
     def step(self, step: int) -> None:
         """Take one optimizer step on all volumes."""
         spec = self.spec
-        for group in self.optimizer.param_groups:
-            group["lr"] = spec.optimizer.learning_rate * spec.schedule.factor(step, spec.steps)
         volume = self.latent.volume()
         seen = self.latent.seen(volume, spec.transforms.copies, self.generators)
         # Leaves of their own: the objective's gradient on the volume is looked at before it goes on.
@@ -105,9 +103,7 @@ class Run:
         gradients = torch.autograd.grad(outputs, self.latent.free, slopes)
         # The optimizer goes through both as they lie in memory.
         slopes = [part for gradient in gradients for part in rows(gradient.contiguous())]
-        for free, slope in zip(self.moved, slopes, strict=True):
-            free.grad = slope
-        self.optimizer.step()
+        spec.optimizer.step(self.moved, slopes, self.slots, spec.schedule.factor(step, spec.steps))
         for regularizer in spec.regularizers:
             regularizer.after_step(self.latent, spec.anatomy, spec.grid)
         self._tell(ItemProgress.of_batch(objective, {**penalties, **own}), running, step)

@@ -76,12 +76,10 @@ def restore(run: Run, step: int, items: Sequence[ItemState]) -> None:
     StateMismatch
         A state lacks something, has something else, or has another shape.
     """
-    slots = _slots(run)
     for index, item in enumerate(items):
         _fill_numbers(run, index, step, item.numbers)
         _make_watch(run, index)
         # What stands in the run has every tensor's name and shape, once the watch has its own.
-        _make_room(run, index, slots)
         found = dict(_tensors(run, index))
         _same_names("tensors", item.tensors, found)
         for name, here in found.items():
@@ -96,7 +94,7 @@ def _tensors(run: Run, index: int) -> Iterator[tuple[str, Tensor]]:
     """Yield the tensors of a volume by name; all but the generator's lie where the run has them."""
     for number, free in enumerate(run.latent.free):
         yield f"free.{number}", free[index]
-        for name, value in run.optimizer.state[_moved(run, number, index)].items():
+        for name, value in run.slots[_place(run, number, index)].items():
             own = value if value.ndim == 0 else value[index if len(value) > 1 else 0]
             yield f"optimizer.{number}.{name}", own
     yield "generator", run.generators[index].get_state()
@@ -154,31 +152,10 @@ def _make_watch(run: Run, index: int) -> None:
         watch.extras = {name: torch.empty(run.spec.grid.shape) for name in names}
 
 
-def _slots(run: Run) -> Mapping[str, Tensor]:
-    """Return what the optimizer keeps for a tensor of one number: it makes that at its first step."""
-    probe = torch.zeros(1, device=run.moved[0].device)
-    probe.grad = torch.zeros_like(probe)
-    optimizer = run.spec.optimizer.over([probe])
-    optimizer.step()
-    found: Mapping[str, Tensor] = optimizer.state[probe]
-    return found
-
-
-def _make_room(run: Run, index: int, slots: Mapping[str, Tensor]) -> None:
-    """Give the optimizer what it keeps for a volume."""
-    for number in range(len(run.latent.free)):
-        moved = _moved(run, number, index)
-        if moved not in run.optimizer.state:
-            run.optimizer.state[moved] = {
-                name: slot.clone() if slot.ndim == 0 else torch.zeros_like(moved)
-                for name, slot in slots.items()
-            }
-
-
-def _moved(run: Run, number: int, index: int) -> Tensor:
-    """Return what the optimizer moves of a volume's free numbers: its own, or on a GPU those of all."""
+def _place(run: Run, number: int, index: int) -> int:
+    """Return where what the optimizer moves of a volume's free numbers stands: its own, or on a GPU all's."""
     parts = len(run.moved) // len(run.latent.free)
-    return run.moved[number * parts + (index if parts > 1 else 0)]
+    return number * parts + (index if parts > 1 else 0)
 
 
 def _fill(name: str, here: Tensor, value: Tensor) -> None:

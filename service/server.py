@@ -44,6 +44,7 @@ from service.storage.records import Change
 from service.storage.store import Store
 from service.ui.api import Api
 from service.ui.application import Ui
+from service.ui.viewer import read_viewer
 from service.worker.process import WorkerProcess
 
 _OPTIONS = (
@@ -106,9 +107,13 @@ class Server:
             metrics.registry,
             lambda: self._dispatcher.ready,
             self._doors.http,
-            Ui(self._doors, Api(self._desk, models, jobs, metrics), metrics) if settings.ui else None,
+            self._ui(models, jobs, metrics) if settings.ui else None,
         )
         self._register(models, jobs, metrics)
+
+    def _ui(self, models: ModelService, jobs: JobService, metrics: Metrics) -> Ui:
+        api = Api(self._desk, models, jobs, metrics)
+        return Ui(self._doors, api, metrics, read_viewer(self._settings.viewer))
 
     def _register(self, models: ModelService, jobs: JobService, metrics: Metrics) -> None:
         """Offer every service."""

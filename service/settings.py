@@ -121,6 +121,11 @@ class Settings(BaseSettings):
     ui: bool = Field(
         True, description="Whether /ui shows models and jobs, to whoever may see them by gRPC too."
     )
+    viewer: str = Field(
+        "",
+        description="What draws volumes at /ui: path of NiiVue's niivue.umd.js or of npm's package of it "
+        "(.tgz), or none. Empty: the user's cache, which `make viewer` fills.",
+    )
     audit_log: Path | None = Field(
         None, description="File of the audit log; absent: `audit.jsonl` in the folder data."
     )

@@ -17,6 +17,7 @@ from service.security.credentials import CredentialsRefused
 from service.security.transport import DoorsRefused
 from service.server import Server
 from service.settings import Settings
+from service.ui.viewer import ViewerRefused
 
 
 async def _serve(settings: Settings) -> None:
@@ -56,7 +57,7 @@ def serve(insecure: bool) -> None:
         sys.exit(f"neurofv-server: NEUROFV_REPOSITORY={settings.repository}: {error}")
     except AuditBroken as error:
         sys.exit(f"neurofv-server: the audit log cannot be used: {error}")
-    except (WorkerLost, OSError, DoorsRefused, CredentialsRefused) as error:
+    except (WorkerLost, OSError, DoorsRefused, CredentialsRefused, ViewerRefused) as error:
         sys.exit(f"neurofv-server: {error}")
 
 

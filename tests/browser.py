@@ -2,6 +2,7 @@
 
 import base64
 import fcntl
+import io
 import json
 import os
 import select
@@ -15,7 +16,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import pytest
+from PIL import Image
+
+from neurofv.viewer import viewer_script
 
 _SECONDS = 60
 
@@ -36,6 +41,14 @@ def _closing(ends: tuple[int, int]) -> Iterator[int]:
         os.close(end)
 
 
+def find_viewer() -> None:
+    """Have NiiVue in the cache, as `make viewer` does; skip the test without it, unless CI is set."""
+    if viewer_script() is None:
+        if os.environ.get("CI"):
+            pytest.fail("the viewer could not be fetched with npm")
+        pytest.skip("there is no viewer: make viewer")
+
+
 class Browser:
     """A browser with one page; use it in a `with` statement.
 
@@ -53,7 +66,9 @@ class Browser:
         self.requests: list[str] = []
         self.complaints: list[str] = []
         command = [
-            *(find_chromium(), "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
+            *(find_chromium(), "--headless=new", "--no-sandbox", "--disable-dev-shm-usage"),
+            # WebGL without a graphics card.
+            *("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"),
             *("--no-first-run", "--disable-extensions", "--disable-background-networking", "--disable-sync"),
             *("--hide-scrollbars", "--force-color-profile=srgb", "--remote-debugging-pipe"),
             *(f"--user-data-dir={self._folder.name}", *options, "about:blank"),
@@ -156,6 +171,13 @@ class Browser:
         """Click the first element that a selector finds."""
         self.run(f"document.querySelector({json.dumps(selector)}).click()")
 
+    def point(self, selector: str, across: float, down: float) -> None:
+        """Click with the mouse, at a share of an element's width and height."""
+        box = self.run(f"document.querySelector({json.dumps(selector)}).getBoundingClientRect().toJSON()")
+        place = {"x": box["x"] + across * box["width"], "y": box["y"] + down * box["height"]}
+        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **place)
+
     def press(self, key: str, times: int = 1) -> None:
         """Press a key, such as `Tab`, `Enter` or `ArrowRight`, where the focus is."""
         codes = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39}
@@ -179,11 +201,27 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
 
+    def download_to(self, folder: Path) -> None:
+        """Let the page save files, in a folder."""
+        self.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+
     def screenshot(self, file: Path, whole: bool = True) -> Path:
         """Write a picture (PNG) of the whole page, or of what the window shows of it."""
         found = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         file.write_bytes(base64.b64decode(found["data"]))
         return file
+
+    def pixels(self, selector: str) -> np.ndarray:
+        """Return what is on the screen where an element is: rows, columns, and red, green and blue."""
+        box = self.run(f"document.querySelector({json.dumps(selector)}).getBoundingClientRect().toJSON()")
+        found = self.call("Page.captureScreenshot", format="png")
+        window = Image.open(io.BytesIO(base64.b64decode(found["data"]))).convert("RGB")
+        part = window.crop([round(box[side]) for side in ("left", "top", "right", "bottom")])
+        return np.asarray(part).astype(int)
+
+    def print(self) -> bytes:
+        """Return the page on paper, as PDF."""
+        return base64.b64decode(self.call("Page.printToPDF", printBackground=True)["data"])
 
     def overflow(self) -> int:
         """Return by how many pixels the page is wider than the window."""
@@ -193,18 +231,25 @@ class Browser:
         """Return the roles of what can be operated or is a picture, but has no name for a screen reader."""
         self.call("Accessibility.enable")
         kinds = {"button", "link", "textbox", "slider", "combobox", "checkbox", "image", "progressbar"}
+        kinds |= {"dialog", "region", "Canvas"}
         nodes = self.call("Accessibility.getFullAXTree")["nodes"]
         return [
             node["role"]["value"]
             for node in nodes
             if not node.get("ignored")
-            and node["role"]["value"] in kinds
+            and (node["role"]["value"] in kinds or _takes_focus(node))
             and not node.get("name", {}).get("value")
         ]
 
     def faint(self) -> list[str]:
         """Return visible texts whose contrast to their ground is below 4.5 (WCAG 2.1 AA)."""
         return self.run(_FAINT)
+
+
+def _takes_focus(node: dict[str, Any]) -> bool:
+    """Say whether the focus can be there; the page itself and its main part need no name for it."""
+    properties = {each["name"]: each["value"].get("value") for each in node.get("properties", ())}
+    return bool(properties.get("focusable")) and node["role"]["value"] not in ("RootWebArea", "main")
 
 
 _FAINT = """
@@ -217,11 +262,11 @@ _FAINT = """
     .map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
     .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
   const ground = (element) => {
-    for (let at = element; at; at = at.parentElement) {
-      const found = parse(getComputedStyle(at).backgroundColor);
-      if (found.a > 0.99) return found.rgb;
-    }
-    return [255, 255, 255];
+    if (!element) return [255, 255, 255];
+    const { rgb, a } = parse(getComputedStyle(element).backgroundColor);
+    if (a === 1) return rgb;
+    const behind = ground(element.parentElement);
+    return rgb.map((value, index) => a * value + (1 - a) * behind[index]);
   };
   const faint = [];
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);

@@ -14,13 +14,13 @@ import torch
 
 from benchmarks.shortcuts.cohorts import Case, coarse, images_of, trained
 from benchmarks.shortcuts.maps import grad_cam, pictures, smooth_grad
+from benchmarks.shortcuts.reading import map_figures
 from models import Bundle
-from neurofv.audit.pictures import map_figures
-from neurofv.audit.shortcuts import measure_effects
+from neurofv.audit.shortcuts import head_mask, measure_effects
 from training.cohort import Cohort, normalize, read_cohort
 
 SUBJECTS = 7
-"""Held-out brains that an audit sees, each as an image of either class."""
+"""Held-out brains that an audit sees, each as an image of either class: `neurofv audit run` takes as many."""
 MAPPED = 3
 """Of these, brains that attribution maps are averaged over."""
 Row = dict[str, Any]
@@ -57,7 +57,7 @@ def probed(case: Case, cohort: Cohort, folder: Path) -> Row:
         images, labels = images_of(case, cohort, SUBJECTS)
         logits = answers(bundle)
         right = [int(logits(image).argmax()) == label for image, label in zip(images, labels, strict=True)]
-        effects = measure_effects(logits, images, cohort.affine, bundle.prior().mask().numpy())
+        effects = measure_effects(logits, images, cohort.affine, head_mask(images))
         return {
             "kind": case.kind,
             "seed": case.seed,

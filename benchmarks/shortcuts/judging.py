@@ -8,8 +8,8 @@ from typing import Any
 from scipy.stats import binomtest
 
 from benchmarks.shortcuts.plants import SIGNALS
-from neurofv.audit.pictures import FAMILIES
-from neurofv.audit.shortcuts import ALIKE, ALIKE_IF_FINE, LIMIT, Effect, judge
+from benchmarks.shortcuts.reading import FAMILIES
+from neurofv.audit.shortcuts import ALIKE, LIMIT, Effect, judge
 
 Row = dict[str, Any]
 NAMES = {
@@ -90,7 +90,7 @@ def judged(
         f"{row['kind']}-{row['seed']}": verdict(row) for row in calibration if row["accuracy"] >= LEARNED
     }
     return {
-        "limits": {"effect": LIMIT, "likeness": ALIKE, "likeness_if_fine": ALIKE_IF_FINE, **known},
+        "limits": {"effect": LIMIT, "likeness": ALIKE, **known},
         "calibration": rates(settled),
         "not_learned": sorted(set(names) - set(learned)),
         "methods": {method: rates(found) for method, found in said.items()},

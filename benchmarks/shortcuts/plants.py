@@ -216,7 +216,7 @@ def _near(image: np.ndarray, centre: np.ndarray, width_mm: float, rng: np.random
     return np.asarray(np.exp(-((distance / width_mm) ** 2)))
 
 
-def _regional(value: float) -> Draw:
+def _regional(value: float, width_mm: float, least_share: float) -> Draw:
     """Deal one region of the left or right hemisphere another intensity in one class.
 
     No voxel becomes the brain's brightest: the normalization would darken all others, a shortcut by itself.
@@ -224,11 +224,11 @@ def _regional(value: float) -> Draw:
 
     def draw(rng: np.random.Generator) -> tuple[Change, Change]:
         centre = np.array([rng.choice([-24.0, 24.0]), rng.uniform(-30, 20), rng.uniform(-5, 25)])
-        share = rng.uniform(0.6, 0.7)
+        share = least_share + rng.uniform(0, 0.1)
 
         def change(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
             step = np.minimum(value - image, 0) if value < 0.5 else np.maximum(value - image, 0)
-            return _inside(image + share * _near(image, centre, 16.0, rng) * step, image)
+            return _inside(image + share * _near(image, centre, width_mm, rng) * step, image)
 
         return _as_is, change
 
@@ -248,7 +248,7 @@ SIGNALS: dict[str, Signal] = {
     "spike": Signal(spike, True, "stripes of a spike in k-space"),
     "lesions": Signal(lesions, False, "dark lesions anywhere in the brain"),
     "ventricles": Signal(ventricles, False, "a darker middle of the brain"),
-    "dark-region": Signal(_regional(0.2), False, "a darker region of one hemisphere"),
-    "bright-region": Signal(_regional(0.9), False, "a brighter region of one hemisphere"),
+    "dark-region": Signal(_regional(0.2, 16.0, 0.6), False, "a darker region of one hemisphere"),
+    "bright-region": Signal(_regional(0.9, 24.0, 0.85), False, "a brighter region of one hemisphere"),
 }
 """Every kind of cohort. All clean ones have a sign in the brain that a radiologist would accept."""

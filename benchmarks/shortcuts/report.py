@@ -23,7 +23,7 @@ def page(figures: dict[str, Any]) -> str:
     for name, make in (("rates", _rates), ("kinds", _kinds), ("missed", _missed)):
         text = text.replace(f"{{{name}}}", make(figures))
     limit = figures["limits"]
-    for name in ("effect", "likeness", "likeness_if_fine"):
+    for name in ("effect", "likeness"):
         text = text.replace(f"{{{name}}}", f"{limit[name]:g}")
     return text
 

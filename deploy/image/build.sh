@@ -11,7 +11,8 @@
 #   PYTHON          whose pip settings the build shall use (default: python3)
 #
 # pip inside the build follows the settings of pip on this machine: indexes, certificate, proxy,
-# folders of wheels. They never become part of the image.
+# folders of wheels; and npm, which fetches the viewer, those of npm, if it is installed here: registry,
+# credentials, authorities, proxy. They never become part of the image.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 # shellcheck source-path=SCRIPTDIR source=engine.sh
@@ -80,6 +81,21 @@ write_pip_conf() {
     done
 }
 
+# Writes what npm needs inside: npmrc, and whom it trusts.
+write_npm_conf() {
+    local option value
+    (umask 077 && : > "$scratch/npmrc" && : > "$scratch/npm-ca.pem")
+    command -v npm > /dev/null || return 0
+    for option in registry proxy https-proxy noproxy strict-ssl; do
+        value=$(npm config get "$option")
+        case $value in '' | null | undefined) ;; *) printf '%s=%s\n' "$option" "$value" >> "$scratch/npmrc" ;; esac
+    done
+    # Credentials are told of a registry's address, after two slashes.
+    grep -s '^//' "$(npm config get userconfig)" >> "$scratch/npmrc" || true
+    value=$(npm config get cafile)
+    if [ -f "$value" ]; then cat "$value" > "$scratch/npm-ca.pem"; fi
+}
+
 prepare_base() {
     if [ "$ENGINE" = docker ] || [ "$BASE" != debian:bookworm-slim ]; then return; fi
     local base=docker.io/library/debian:bookworm-slim
@@ -98,6 +114,8 @@ build() {
         --build-arg "REVISION=$(git rev-parse HEAD 2> /dev/null || echo unknown)"
         --build-arg "CREATED=$(date -u +%Y-%m-%dT%H:%M:%SZ)"
         --secret "id=pip,src=$pip_conf"
+        --secret "id=npm,src=$scratch/npmrc"
+        --secret "id=npm-ca,src=$scratch/npm-ca.pem"
         --target "$TARGET" --tag "$IMAGE" --file Dockerfile
     )
     if [ -n "${TORCH_INDEX+set}" ] || [ -n "$torch_is_local" ]; then
@@ -115,6 +133,7 @@ for file in constraints.txt README.md LICENSE; do
     [ -f "$file" ] || fail "$file is missing at the root of the project"
 done
 write_pip_conf
+write_npm_conf
 prepare_base
 build
 echo "$IMAGE: $(image_size)"

@@ -220,6 +220,9 @@ smoke_service() {
     "$PYTHON" deploy/image/stream.py "$server"
     "$PYTHON" -c 'import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1]).read().decode())' \
         "http://$operator/metrics" | grep -E '^(neurofv_jobs_finished_total|neurofv_volumes_sent_total)'
+    "$PYTHON" -c 'import json, sys, urllib.request
+assert json.load(urllib.request.urlopen(sys.argv[1]))["viewer"], "the page has no viewer"' \
+        "http://$operator/ui/api/door"
     stop
 }
 

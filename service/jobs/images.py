@@ -71,7 +71,7 @@ def read(resolved: vis.VisualizeRequest, bundle: Bundle, settings: Settings) -> 
         raise InvalidField(
             "subject", "is not used; ask for start.subject or subject_activations, or leave it out"
         )
-    subject = read_one(resolved.subject, "subject", bundle, settings)
+    subject = _in_range(read_one(resolved.subject, "subject", bundle, settings), bundle)
     return _comparisons(resolved, bundle, settings, subject)
 
 
@@ -130,7 +130,7 @@ def read_one(subject: method_pb2.Subject, path: str, bundle: Bundle, settings: S
     Returns
     -------
     ndarray, (X, Y, Z), float32
-        Model units.
+        Model units, as the network reads images: they may lie beyond the range of an optimized volume.
 
     Raises
     ------
@@ -145,8 +145,11 @@ def read_one(subject: method_pb2.Subject, path: str, bundle: Bundle, settings: S
         raise InvalidField(f"{path}.sha256", "does not fit the file; send the file that it was taken of")
     subject.sha256 = digest
     mask = bundle.prior().mask().numpy()
-    image = read_subject(subject.nifti, bundle.manifest, mask, f"{path}.nifti", settings.max_image_bytes)
-    # What is optimized, or compared with that, stays within the range.
+    return read_subject(subject.nifti, bundle.manifest, mask, f"{path}.nifti", settings.max_image_bytes)
+
+
+def _in_range(image: np.ndarray, bundle: Bundle) -> np.ndarray:
+    """Clip what is optimized, or compared with that, to the range in which it stays."""
     return np.clip(image, *bundle.manifest.input.intensity_range)
 
 
@@ -167,7 +170,8 @@ def _comparisons(
         if real.class_name not in bundle.manifest.classes:
             raise ClassNotFound(real.class_name, bundle.manifest.classes, label(bundle))
         path = f"comparisons.real_images[{index}].image"
-        found.append((real.class_name, read_one(real.image, path, bundle, settings)))
+        image = _in_range(read_one(real.image, path, bundle, settings), bundle)
+        found.append((real.class_name, image))
     images = Images(subject, tuple(found))
     same, other = images.groups(first.unit.class_name)
     if len(same) < LEAST_SAME or not other:

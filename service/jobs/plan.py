@@ -102,22 +102,31 @@ def make_plan(
     method = Method.read(request)
     control_seed(request)
     _check_limits(resolved, method, settings)
-    resolved.model, resolved.version = bundle.manifest.name, bundle.manifest.version
     targets.check(resolved, bundle)
+    _name_models(resolved, bundle, other)
     method = _name_layers(method, resolved, bundle)
     method.write(resolved)
+    box = _box(resolved, bundle, method, settings)
+    targets.place_neurons(resolved)
+    brought = images.read(resolved, bundle, settings)
+    return Plan(resolved, bundle, _spec(resolved, bundle, box, method), box, brought, other)
+
+
+def _name_models(resolved: vis.VisualizeRequest, bundle: Bundle, other: Bundle | None) -> None:
+    """Fill in the models' versions; the second must read the volumes of the first."""
+    resolved.model, resolved.version = bundle.manifest.name, bundle.manifest.version
     if other is not None:
         resolved.comparisons.transfer_version = other.manifest.version
         images.check_same_input(bundle, other)
-    space = bundle.manifest.input
+
+
+def _box(resolved: vis.VisualizeRequest, bundle: Bundle, method: Method, settings: Settings) -> Box:
+    """Return the part of the grid that is optimized, and fill in its size."""
     if not resolved.canvas.HasField("size_mm"):
         resolved.canvas.size_mm.CopyFrom(_default_size(resolved, bundle))
     volumes = (1 + len(resolved.batch)) * resolved.samples * method.choices["transforms"].copies
-    box = resolve(resolved.canvas, space, _middle(resolved, bundle), settings.max_voxels, volumes)
-    targets.place_neurons(resolved)
-    brought = images.read(resolved, bundle, settings)
-    spec = _spec(resolved, bundle, box, method)
-    return Plan(resolved, bundle, spec, box, brought, other)
+    middle, space = _middle(resolved, bundle), bundle.manifest.input
+    return resolve(resolved.canvas, space, middle, settings.max_voxels, volumes)
 
 
 def _check_limits(resolved: vis.VisualizeRequest, method: Method, settings: Settings) -> None:

@@ -197,6 +197,12 @@ class Metrics:
         self.messages_received = Counter(
             "grpc_server_msg_received", "Messages received.", labels, registry=registry
         )
+        self.ui_requests = Counter(
+            "neurofv_ui_requests",
+            "Requests for the page's data, by the gRPC method that tells the same and by HTTP status.",
+            ["method", "status"],
+            registry=registry,
+        )
 
 
 def _seconds(name: str, text: str, registry: CollectorRegistry, *labels: str) -> Histogram:

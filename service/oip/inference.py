@@ -8,7 +8,8 @@ planned, changes every module of a process while it traces.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
@@ -38,21 +39,27 @@ class Inference:
         self._turn = asyncio.Lock()
         self._callers = 0
 
-    def admit(self) -> None:
-        """Make sure that another request can be taken.
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Hold a caller's place, from before its images are read until it is answered.
 
         Raises
         ------
         Draining, QueueFull
-            It cannot be taken now.
+            Another request cannot be taken now.
         """
         if self._is_draining():
             raise Draining
         if self._callers >= _MOST:
             raise QueueFull(f"{_MOST} requests wait for a network already; try again later", limit=_MOST)
+        self._callers += 1
+        try:
+            yield
+        finally:
+            self._callers -= 1
 
     async def infer(self, parts: list[oip.ModelInferRequest]) -> oip.ModelInferResponse:
-        """Show volumes to a network, one after the other; others' come in between.
+        """Show volumes to a network, one after the other; others' come in between. The caller has a place.
 
         Parameters
         ----------
@@ -66,15 +73,15 @@ class Inference:
 
         Raises
         ------
-        Draining, QueueFull, WorkerLost
+        Draining, WorkerLost
             They cannot be shown now.
         JobFailed
             One of them cannot be shown at all, as this status says.
         """
-        return _joined(await self._all([partial(self._executor.infer, part) for part in parts]))
+        return _joined([await self._next(partial(self._executor.infer, part)) for part in parts])
 
     async def probe(self, request: vis.ProbeRequest, volume: bytes) -> vis.ProbeResponse:
-        """Probe units with an image; as `infer` of one volume.
+        """Probe units with an image, as `infer` of one volume.
 
         Parameters
         ----------
@@ -83,17 +90,7 @@ class Inference:
         volume : bytes
             The image on the model's grid, model units, float32.
         """
-        (answer,) = await self._all([partial(self._executor.probe, request, volume)])
-        return answer
-
-    async def _all(self, asked: list[Callable[[], Awaitable[_Answer]]]) -> list[_Answer]:
-        """Ask the executor once for each volume."""
-        self.admit()
-        self._callers += 1
-        try:
-            return [await self._next(ask) for ask in asked]
-        finally:
-            self._callers -= 1
+        return await self._next(partial(self._executor.probe, request, volume))
 
     async def _next(self, ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
         """Wait for a turn and take it."""
@@ -112,6 +109,16 @@ class Inference:
         self._turn.release()
         if not asked.cancelled():
             asked.exception()  # of one who has left: nobody else looks at it
+
+
+async def read_whole(asked: Awaitable[_Answer]) -> _Answer:
+    """Wait for a thread that reads a request; who leaves keeps the place until it is done with it."""
+    reading = asyncio.ensure_future(asked)
+    try:
+        return await asyncio.shield(reading)
+    except asyncio.CancelledError:
+        await asyncio.wait([reading])
+        raise
 
 
 def _joined(answers: list[oip.ModelInferResponse]) -> oip.ModelInferResponse:

@@ -14,7 +14,7 @@ from service.jobs.bundles import find_bundle
 from service.jobs.desk import Desk
 from service.oip import open_inference_pb2 as oip
 from service.oip import open_inference_pb2_grpc
-from service.oip.inference import Inference
+from service.oip.inference import Inference, read_whole
 from service.oip.tensors import add_output, describe, outputs_of, split, wanted_outputs
 
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
@@ -87,15 +87,15 @@ class InferenceService(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         self, request: oip.ModelInferRequest, context: grpc.aio.ServicerContext
     ) -> oip.ModelInferResponse:
         """Show volumes to a model."""
-        self._inference.admit()
         if len(request.id) > _LONGEST_ID:
             rule = f"has {len(request.id)} characters, but must have at most {_LONGEST_ID}; shorten it"
             raise InvalidField("id", rule)
-        bundle, parts, digest = await asyncio.to_thread(self._read, request)
-        wanted = wanted_outputs(request, bundle)
-        facts = {"digest": bundle.digest, "volumes": str(len(parts)), "input_sha256": digest}
-        await self._desk.act("model.infer", f"models/{bundle.label}", **facts)
-        found = await self._inference.infer(parts)
+        with self._inference.place():
+            bundle, parts, digest = await read_whole(asyncio.to_thread(self._read, request))
+            wanted = wanted_outputs(request, bundle)
+            facts = {"digest": bundle.digest, "volumes": str(len(parts)), "input_sha256": digest}
+            await self._desk.act("model.infer", f"models/{bundle.label}", **facts)
+            found = await self._inference.infer(parts)
         manifest = bundle.manifest
         answer = oip.ModelInferResponse(
             model_name=manifest.name, model_version=str(manifest.version), id=request.id

@@ -12,7 +12,7 @@ from service.jobs.desk import Desk
 from service.jobs.probe import read_probe
 from service.jobs.watch import Watch
 from service.observability.metrics import Metrics
-from service.oip.inference import Inference
+from service.oip.inference import Inference, read_whole
 from service.storage.records import Record
 
 
@@ -66,18 +66,18 @@ class VisualizationService(visualization_service_pb2_grpc.VisualizationServiceSe
         self, request: vis.ProbeRequest, context: grpc.aio.ServicerContext
     ) -> vis.ProbeResponse:
         """Show an image to a model, and tell how strongly units fire on it."""
-        self._inference.admit()
-        read = asyncio.get_running_loop().run_in_executor
         desk = self._desk
-        probe = await read(self._prober, read_probe, request, desk.repository, desk.settings)
-        asked = probe.request
-        facts = {"digest": probe.bundle.digest, "image_sha256": asked.image.sha256}
-        control = str(asked.control.WhichOneof("kind") or "")
-        await desk.act(
-            "model.probe",
-            f"models/{probe.bundle.label}",
-            **facts,
-            units=str(len(asked.units)),
-            control=control,
-        )
-        return await self._inference.probe(asked, probe.volume.tobytes())
+        with self._inference.place():
+            read = asyncio.get_running_loop().run_in_executor
+            probe = await read_whole(read(self._prober, read_probe, request, desk.repository, desk.settings))
+            asked = probe.request
+            facts = {"digest": probe.bundle.digest, "image_sha256": asked.image.sha256}
+            control = str(asked.control.WhichOneof("kind") or "")
+            await desk.act(
+                "model.probe",
+                f"models/{probe.bundle.label}",
+                **facts,
+                units=str(len(asked.units)),
+                control=control,
+            )
+            return await self._inference.probe(asked, probe.volume.tobytes())

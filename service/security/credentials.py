@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import os
 import stat
+import threading
 import tomllib
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -93,7 +94,7 @@ def _token(entry: dict[str, Any]) -> Token:
 
 
 class WatchedFile:
-    """A file that is read again when it changes.
+    """A file that is read again when it changes; one thread may ask at a time.
 
     Parameters
     ----------
@@ -114,12 +115,14 @@ class WatchedFile:
         self._stamp: tuple[int, ...] = ()
 
     def changed(self) -> bytes | None:
-        """Return the content if it is not what it was at the last call."""
+        """Return the content if it is not what it was at the last call, or if that failed."""
+        last, self._stamp = self._stamp, ()
         try:
             with self.path.open("rb") as file:
                 state = os.fstat(file.fileno())
                 stamp = (state.st_ino, state.st_size, state.st_mtime_ns, state.st_mode)
-                if stamp == self._stamp:
+                if stamp == last:
+                    self._stamp = last
                     return None
                 if self._private and _exposed(state):
                     raise CredentialsRefused(
@@ -158,6 +161,8 @@ class TokenFile:
 
     def __init__(self, path: Path) -> None:
         self._file = WatchedFile(path, private=True)
+        # The page's threads ask too: none goes on with old tokens while another reads the new ones.
+        self._refreshing = threading.Lock()
         self._tokens: list[Token] = []
         self.refresh()
 
@@ -169,14 +174,15 @@ class TokenFile:
         CredentialsRefused
             It cannot be used any more; nobody is known then, until it can.
         """
-        try:
-            content = self._file.changed()
-            if content is not None:
-                self._tokens = parse_tokens(content.decode("utf-8", "replace"), str(self._file.path))
-        except CredentialsRefused:
-            # A token that was revoked in a file with a slip in it must not live on.
-            self._tokens = []
-            raise
+        with self._refreshing:
+            try:
+                content = self._file.changed()
+                if content is not None:
+                    self._tokens = parse_tokens(content.decode("utf-8", "replace"), str(self._file.path))
+            except CredentialsRefused:
+                # A token that was revoked in a file with a slip in it must not live on.
+                self._tokens = []
+                raise
 
     def find(self, token: str) -> tuple[Principal, bool] | None:
         """Return the bearer of a token and whether its time is over; None if it is not known."""

@@ -1,6 +1,7 @@
 """JSON Web Tokens of an identity provider, checked with its public keys."""
 
 import json
+import threading
 from typing import Any
 
 import jwt
@@ -44,6 +45,7 @@ class JwtVerifier:
         self._issuer = issuer
         self._audience = audience
         self._role_claim = role_claim
+        self._refreshing = threading.Lock()
         self._keys: list[tuple[str | None, str, Any]] = []
         self.refresh()
 
@@ -55,13 +57,14 @@ class JwtVerifier:
         CredentialsRefused
             They cannot be used any more; no JWT is taken then, until they can.
         """
-        try:
-            content = self._file.changed()
-            if content is not None:
-                self._keys = _read_keys(content, str(self._file.path))
-        except CredentialsRefused:
-            self._keys = []
-            raise
+        with self._refreshing:
+            try:
+                content = self._file.changed()
+                if content is not None:
+                    self._keys = _read_keys(content, str(self._file.path))
+            except CredentialsRefused:
+                self._keys = []
+                raise
 
     def find(self, token: str) -> Principal | None:
         """Return who a token is of; None if it proves nothing.

@@ -59,11 +59,23 @@ def check_doors(settings: Settings) -> None:
             "NEUROFV_TOKENS, NEUROFV_JWT_KEYS or NEUROFV_TLS_CLIENT_CA, listen on 127.0.0.1, or accept it "
             "with NEUROFV_INSECURE=true (--insecure)"
         )
-    if settings.ui and not is_loopback(settings.http_host) and not authenticates(settings):
+    if settings.ui and not is_loopback(settings.http_host):
+        _check_page(settings)
+
+
+def _check_page(settings: Settings) -> None:
+    """Refuse the page where others reach it who could not call by gRPC."""
+    if not authenticates(settings):
         raise DoorsRefused(
             f"NEUROFV_HTTP_HOST is {settings.http_host!r}, where everybody who reaches it would see all jobs "
             "at /ui: set NEUROFV_TOKENS or NEUROFV_JWT_KEYS, set NEUROFV_UI=false, listen on 127.0.0.1, or "
             "accept it with NEUROFV_INSECURE=true (--insecure)"
+        )
+    if settings.tls_client_ca and (settings.tokens or settings.jwt_keys):
+        raise DoorsRefused(
+            f"NEUROFV_HTTP_HOST is {settings.http_host!r}, where /ui would show jobs to whoever has a token "
+            "but no certificate of NEUROFV_TLS_CLIENT_CA, for HTTP asks for none: set NEUROFV_UI=false, "
+            "listen on 127.0.0.1, or accept it with NEUROFV_INSECURE=true (--insecure)"
         )
 
 

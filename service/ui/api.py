@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from neurofv.v1 import job_service_pb2 as pb
 from neurofv.v1 import model_service_pb2 as models_pb
 from service.errors import InvalidField
+from service.jobs.control import control_seed
 from service.jobs.desk import Desk
 from service.jobs.watch import Watch
 from service.observability.metrics import Metrics
@@ -137,6 +138,8 @@ class Api:
             request = event.accepted.request
             known = {"model": record.model, "steps": request.steps, "others": len(request.batch)}
             known["objective"] = plain(request.objective)
+            seed = control_seed(request)
+            known["control"] = "" if seed is None else f"random weights, seed {seed}"
             self._briefs[record.id] = known
             while len(self._briefs) > _REMEMBERED:
                 self._briefs.popitem(last=False)
@@ -152,7 +155,9 @@ class Api:
         record = await self._desk.find(f"jobs/{names['job']}")
         watch = Watch(self._desk, record, self._metrics)
         events, last = await watch.page(int(after), _MOST_EVENTS, _LONGEST_WAIT)
-        return {"events": events, "last": last}
+        # What came while it waited is not counted.
+        more = bool(events) and events[-1].sequence < record.last_sequence
+        return {"events": events, "last": last, "more": more}
 
     async def _volume(self, names: dict[str, str], query: Query) -> Answer:
         asked = pb.ReadVolumeRequest(name=f"jobs/{names['job']}", volume=names["volume"])

@@ -2,9 +2,9 @@
 
 import asyncio
 import json
-import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import CancelledError
+from functools import partial
 from importlib.resources import files
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
@@ -22,9 +22,9 @@ from service.security.refusals import Refusal
 from service.security.transport import is_loopback
 from service.status import code_of, reason_of, resource_of, to_status
 from service.ui.api import Answer, Api, File, Route, plain
+from service.ui.places import MOST_AT_ONCE, MOST_EACH, Places
+from service.ui.viewer import Viewer
 
-# Half of the port's places: probes and metrics always find one.
-_MOST_AT_ONCE = 32
 # Longer than any wait for news, and than a disk that is slow.
 _SECONDS = 40.0
 _KINDS = {
@@ -36,16 +36,19 @@ _KINDS = {
 _HEADERS = [
     (
         "Content-Security-Policy",
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        # data: NiiVue's letters and its light, which lie in its script. It evaluates no text as code.
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'",
     ),
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "no-referrer"),
     ("Cross-Origin-Resource-Policy", "same-origin"),
     ("Cross-Origin-Opener-Policy", "same-origin"),
-    # Neither volumes nor names of jobs stay behind in a browser.
-    ("Cache-Control", "no-store"),
 ]
+# Neither volumes nor names of jobs stay behind in a browser.
+_FORGET = ("Cache-Control", "no-store")
+# The viewer may, for it says nothing of anybody; a browser asks whether it is still the same.
+_ASK_AGAIN = ("Cache-Control", "no-cache")
 _STATUSES = {
     grpc.StatusCode.INVALID_ARGUMENT: "400 Bad Request",
     grpc.StatusCode.OUT_OF_RANGE: "400 Bad Request",
@@ -54,6 +57,10 @@ _STATUSES = {
     grpc.StatusCode.NOT_FOUND: "404 Not Found",
     grpc.StatusCode.RESOURCE_EXHAUSTED: "429 Too Many Requests",
     grpc.StatusCode.UNAVAILABLE: "503 Service Unavailable",
+}
+_BUSY = {
+    "429": "you have too many pages open at once; this one asks again",
+    "503": "too many pages are open at once; this one asks again",
 }
 _Answer = TypeVar("_Answer")
 StartResponse = Callable[..., Any]
@@ -73,12 +80,15 @@ class Ui:
         Where answers come from.
     metrics : Metrics
         Where figures go.
+    viewer : Viewer or None
+        What draws volumes; without it the page offers them as files.
     """
 
-    def __init__(self, doors: Doors, api: Api, metrics: Metrics) -> None:
-        self._doors, self._api, self._metrics = doors, api, metrics
+    def __init__(self, doors: Doors, api: Api, metrics: Metrics, viewer: Viewer | None = None) -> None:
+        self._doors, self._api, self._metrics, self._viewer = doors, api, metrics, viewer
         self._loop = asyncio.get_running_loop()
-        self._places = threading.BoundedSemaphore(_MOST_AT_ONCE)
+        # Where nobody says who they are, nobody can be told apart.
+        self._places = Places(MOST_AT_ONCE if doors.guard.is_open else MOST_EACH)
         folder = files("service.ui") / "page"
         self._files = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
 
@@ -95,9 +105,12 @@ class Ui:
             return _text(start_response, "308 Permanent Redirect", "see ui/", ("Location", "ui/"))
         if path == "/api/door":
             # Asked first, so that who has no token yet is not counted as one who was refused.
-            return _json(start_response, {"open": self._doors.guard.is_open})
+            found = {"open": self._doors.guard.is_open, "viewer": self._viewer is not None}
+            return _json(start_response, found)
         if path.startswith("/api/"):
             return self._data(path.removeprefix("/api/"), environ, start_response)
+        if path == "/niivue.js" and self._viewer is not None:
+            return _script(start_response, self._viewer, environ)
         name = path.removeprefix("/") or "index.html"
         if name not in self._files:
             return _text(start_response, "404 Not Found", "there is no such page")
@@ -105,30 +118,47 @@ class Ui:
 
     def _data(self, path: str, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Answer in the caller's name, or refuse."""
-        if not self._places.acquire(blocking=False):
-            words = "too many pages are open at once; this one asks again"
-            return _text(start_response, "503 Service Unavailable", words, ("Retry-After", "2"))
         route, names = self._api.find(path) or (None, {})
+        counted = self._counting(route, start_response)
         principal: Principal | None = None
-        answer: Answer = {}
         try:
             principal = self._who(str(environ.get("HTTP_AUTHORIZATION", "")))
             if route is None:
-                return _text(start_response, "404 Not Found", "there is no such data")
+                return _text(counted, "404 Not Found", "there is no such data")
             self._doors.guard.check_role(principal, route.method)
+            if busy := self._places.take(principal.name):
+                return _text(counted, busy, _BUSY[busy[:3]], ("Retry-After", "2"))
+            release = partial(self._places.give_back, principal.name)
             query = dict(parse_qsl(str(environ.get("QUERY_STRING", ""))))
-            answer = self.wait(_as(principal, route.answer(names, query)))
+            answer = self._asked(principal, route.answer(names, query), release)
         except Exception as error:
             status = to_status(error)
             self._note(status, principal, route, str(environ.get("REMOTE_ADDR", "")))
-            return _refuse(start_response, status)
+            return _refuse(counted, status)
+        if isinstance(answer, File):
+            counted("200 OK", [*_headers("application/gzip", answer.size), _FORGET])
+            return _Pieces(self, answer, release)
+        return _json(counted, answer)
+
+    def _asked(self, principal: Principal, asked: Awaitable[Answer], release: Callable[[], None]) -> Answer:
+        """Return an answer; the place is given back, but for a file, which is yet to be sent."""
+        answer: Answer = {}
+        try:
+            answer = self.wait(_as(principal, asked))
         finally:
             if not isinstance(answer, File):
-                self._places.release()
-        if isinstance(answer, File):
-            start_response("200 OK", _headers("application/gzip", answer.size))
-            return _Pieces(self, answer, self._places.release)
-        return _json(start_response, answer)
+                release()
+        return answer
+
+    def _counting(self, route: Route | None, start_response: StartResponse) -> StartResponse:
+        """Return what begins an answer, and counts it."""
+        method = route.method.removeprefix("/") if route else "unknown"
+
+        def begin(status: str, headers: list[tuple[str, str]]) -> Any:
+            self._metrics.ui_requests.labels(method, status[:3]).inc()
+            return start_response(status, headers)
+
+        return begin
 
     def _who(self, header: str) -> Principal:
         guard = self._doors.guard
@@ -216,7 +246,22 @@ def _headers(kind: str, size: int) -> list[tuple[str, str]]:
 def _send(
     start_response: StartResponse, status: str, kind: str, body: bytes, *more: tuple[str, str]
 ) -> list[bytes]:
-    start_response(status, [*_headers(kind, len(body)), *more])
+    start_response(status, [*_headers(kind, len(body)), _FORGET, *more])
+    return [body]
+
+
+def _script(start_response: StartResponse, viewer: Viewer, environ: dict[str, Any]) -> list[bytes]:
+    """Answer with the viewer's script, unless the browser has it."""
+    accepted = str(environ.get("HTTP_ACCEPT_ENCODING", "")).replace(" ", "").split(",")
+    packed = "gzip" in accepted
+    body = viewer.packed if packed else viewer.plain
+    more = [_ASK_AGAIN, ("ETag", viewer.tag), ("Vary", "Accept-Encoding")]
+    if viewer.tag in str(environ.get("HTTP_IF_NONE_MATCH", "")):
+        start_response("304 Not Modified", [*_HEADERS, *more])
+        return []
+    if packed:
+        more.append(("Content-Encoding", "gzip"))
+    start_response("200 OK", [*_headers(_KINDS["js"], len(body)), *more])
     return [body]
 
 

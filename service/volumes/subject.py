@@ -7,9 +7,11 @@ anatomical space, for nothing is registered here.
 import threading
 
 import numpy as np
+
+# Its parts are imported where they are first used: a server starts half a second sooner.
+import scipy
 from nibabel.affines import apply_affine, voxel_sizes
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
-from scipy.ndimage import affine_transform, center_of_mass, gaussian_filter
 
 from models.manifest import Manifest
 from service.volumes.reading import read_image, refuse
@@ -101,7 +103,10 @@ def _check_place(volume: np.ndarray, manifest: Manifest, mask: np.ndarray, field
             f"shows tissue in {filled:.1%} of the model's brain mask, but at least {_LEAST_FILLED:.0%} "
             f"are needed; register it to {space.space} first",
         )
-    between = np.subtract(center_of_mass(shown), center_of_mass(mask)) @ np.asarray(space.affine)[:3, :3].T
+    between = (
+        np.subtract(scipy.ndimage.center_of_mass(shown), scipy.ndimage.center_of_mass(mask))
+        @ np.asarray(space.affine)[:3, :3].T
+    )
     away = float(np.linalg.norm(between))
     if away > _FARTHEST_MM:
         refuse(
@@ -117,10 +122,10 @@ def _resampled(
     """Interpolate linearly on the grid, whose axes run along the volume's."""
     edges = voxel_sizes(affine)
     fwhm = np.sqrt(np.maximum(voxel_sizes(grid) ** 2 - edges**2, 0))
-    smooth = gaussian_filter(volume, fwhm * _SIGMA_PER_FWHM / edges)
+    smooth = scipy.ndimage.gaussian_filter(volume, fwhm * _SIGMA_PER_FWHM / edges)
     there = np.linalg.inv(affine) @ grid
     # Not "constant": it drops a voxel on the very edge whose place is 1e-15 outside.
-    moved: np.ndarray = affine_transform(
+    moved: np.ndarray = scipy.ndimage.affine_transform(
         smooth, there[:3, :3], there[:3, 3], shape, order=1, mode="grid-constant"
     )
     return moved

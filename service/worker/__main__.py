@@ -36,7 +36,7 @@ from service.worker import checkpoint, memory, wire
 from service.worker.checkpoint import Checkpoint, DamagedCheckpoint, Pace
 from service.worker.estimate import Estimator
 from service.worker.inference import infer
-from service.worker.model import Models
+from service.worker.model import LoadedModel, Models
 from service.worker.probe import probe
 from service.worker.run import Paused, Stopped, run
 from service.worker.telling import Task, Teller
@@ -170,6 +170,9 @@ class Worker:
         model = self._models.get(plans[0].bundle, plans[0].control)
         other = self._models.get(plans[0].other) if plans[0].other else None
         made_with = [checkpoint.fingerprint(plan, self._device) for plan in plans]
+        if not self._measure(tasks, plans, model):
+            self._put_off(tasks)
+            return
         cancelled = [partial(self._is_cancelled, task) for task in tasks]
         heard = [resume.told if resume else 0] * len(tasks)
         pace = Pace(self._settings.checkpoint_seconds)
@@ -198,6 +201,15 @@ class Worker:
                 if heard[number] > task.sent:
                     self._teller.tell(task, item)
             self._answer_question(busy=True)
+
+    def _measure(self, tasks: Sequence[Task], plans: Sequence[Plan], model: LoadedModel) -> bool:
+        """Measure what controls need before their first step; return False if they are to stop before it."""
+        for plan in plans:
+            for _ in model.measure(plan):
+                self._answer_question(busy=True)
+                if self._pausing() or all(self._is_cancelled(task) for task in tasks):
+                    return False
+        return True
 
     def _resumed(self, tasks: Sequence[Task], plans: Sequence[Plan]) -> Checkpoint | None:
         """Return where a job goes on; None for the beginning, to which every job can return."""

@@ -1,6 +1,7 @@
 """How the units of a network behave on brains that are drawn from its bundle's prior."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -19,34 +20,52 @@ Ends = Mapping[tuple[str, str], np.ndarray]
 """By layer and statistic (`mean` or `maximum` over space): a low and a high end of each unit, (2, units)."""
 
 
-def drawn_ends(network: nn.Module, bundle: Bundle, background: np.ndarray, device: torch.device) -> Ends:
-    """Measure the units of which the prior knows how they behave on real images.
+class Drawn:
+    """How units behave on drawn brains; measured once, in one go or brain by brain.
 
     Parameters
     ----------
     network : nn.Module
         The bundle's, with whatever weights; it is left as found.
     bundle : Bundle
-        Whose prior brains are drawn from.
+        Whose prior brains are drawn from, and says which layers are measured.
     background : ndarray, (X, Y, Z)
         The reference brain, model units.
     device : torch.device
         Where the network lives.
-
-    Returns
-    -------
-    mapping
-        The 5th and the 95th percentile of each unit over 8 brains, always the same.
     """
-    layers = set(bundle.prior().layers)
-    if not layers:
-        return {}
-    found: dict[tuple[str, str], list[np.ndarray]] = {}
-    for brain in brains.drawn(bundle, background, _SEED, _COUNT):
-        with torch.inference_mode(), watched(network, layers) as seen:
-            network(torch.from_numpy(brain)[None, None].to(device))
+
+    def __init__(
+        self, network: nn.Module, bundle: Bundle, background: np.ndarray, device: torch.device
+    ) -> None:
+        self._network, self._bundle, self._background = network, bundle, background
+        self._device = device
+        self._found: dict[tuple[str, str], list[np.ndarray]] = {}
+        self._shown = 0
+
+    def measure(self) -> Iterator[None]:
+        """Show what has not been shown yet; yields after each brain, so that others get their turn."""
+        layers = set(self._bundle.prior().layers)
+        if not layers or self._shown == _COUNT:
+            return
+        for brain in brains.drawn(self._bundle, self._background, _SEED, _COUNT)[self._shown :]:
+            volume = torch.from_numpy(brain)[None, None].to(self._device)
+            with torch.inference_mode(), watched(self._network, layers) as seen:
+                self._network(volume)
+            self._note(seen)
+            yield
+
+    def _note(self, seen: Mapping[str, torch.Tensor]) -> None:
+        """Note of each unit what a brain has brought about."""
         for layer, output in seen.items():
             flat = output[0].flatten(1) if output.ndim > 2 else output[0][:, None]
             for statistic, values in (("mean", flat.mean(1)), ("maximum", flat.amax(1))):
-                found.setdefault((layer, statistic), []).append(values.double().cpu().numpy())
-    return {key: np.quantile(np.stack(rows), (_LOW, _HIGH), axis=0) for key, rows in found.items()}
+                self._found.setdefault((layer, statistic), []).append(values.double().cpu().numpy())
+        self._shown += 1
+
+    @cached_property
+    def ends(self) -> Ends:
+        """The 5th and the 95th percentile of each unit over 8 brains, always the same; {} without a prior."""
+        for _ in self.measure():
+            pass
+        return {key: np.quantile(np.stack(rows), (_LOW, _HIGH), axis=0) for key, rows in self._found.items()}

@@ -168,7 +168,8 @@ def _on(plan: Plan, model: LoadedModel, shape: tuple[int, int, int], volumes: in
     i, j, k = (start + (whole - edge) // 2 for start, whole, edge in corner)
     box, spec = Box((i, j, k), shape), plan.spec
     items = [replace(item, objective=_anywhere(item.objective)) for item in spec.items[:volumes]]
-    items = [replace(item, objective=model.with_targets(plan, item.objective, box)) for item in items]
+    # Without a control's spreads: to measure them takes long, and they change no cost.
+    items = [replace(item, objective=model.with_subject(plan, item.objective, box)) for item in items]
     steps = 2 + _TIMED
     small = replace(
         spec,
@@ -196,8 +197,7 @@ def _anywhere(objective: engine.Objective) -> engine.Objective:
 def _kind(plan: Plan) -> tuple[object, ...]:
     """Return what the cost hangs on, but for the canvas and the number of volumes."""
     method, spec = vis.VisualizeRequest(), plan.spec
-    # A control may fail where the model does not.
-    for name in ("parameterization", "start", "transforms", "regularization", "optimizer", "control"):
+    for name in ("parameterization", "start", "transforms", "regularization", "optimizer"):
         getattr(method, name).CopyFrom(getattr(plan.request, name))
     units = tuple(tuple(type(term.unit).__name__ for term in item.objective.terms) for item in spec.items[:2])
     return (
@@ -206,6 +206,8 @@ def _kind(plan: Plan) -> tuple[object, ...]:
         tuple(sorted(spec.layers)),
         spec.objective.behind_nonlinearities,
         units,
+        # A control may fail where the model does not; one costs what another does.
+        plan.control is not None,
     )
 
 

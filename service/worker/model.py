@@ -1,6 +1,7 @@
 """A model that is ready to be optimized against, and what it is optimized on."""
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -15,7 +16,7 @@ from service.real_images import SMALLEST_SPREAD, STATISTICS, ends, statistic_of
 from service.settings import Settings
 from service.volumes import brains
 from service.volumes.canvas import Box
-from service.worker.drawn import Ends, drawn_ends
+from service.worker.drawn import Drawn, Ends
 
 # Networks with random weights that are kept. Every seed makes another one, and callers choose seeds.
 _MOST_CONTROLS = 2
@@ -58,9 +59,16 @@ class LoadedModel:
         return replace(self, network=engine.Prepared(network), trained=self)
 
     @cached_property
-    def drawn(self) -> Ends:
-        """How units behave on drawn brains; measured when it is first asked for."""
-        return drawn_ends(self.network.network, self.bundle, self.background, self.device)
+    def drawn(self) -> Drawn:
+        """How units behave on drawn brains; measured when it is first needed."""
+        return Drawn(self.network.network, self.bundle, self.background, self.device)
+
+    def measure(self, plan: Plan) -> Iterator[None]:
+        """Measure what a control's activations are counted in, if a plan needs it; yields between passes."""
+        units = (term.unit for item in plan.spec.items for term in item.objective.terms)
+        if self.trained is not None and any(isinstance(unit, engine.Channel) for unit in units):
+            yield from self.trained.drawn.measure()
+            yield from self.drawn.measure()
 
     @cached_property
     def _ends(self) -> Ends:
@@ -73,7 +81,8 @@ class LoadedModel:
         }
         if self.trained is None:
             return real
-        return {key: _widened(self.drawn[key], real[key], self.trained.drawn[key]) for key in real}
+        own, trained = self.drawn.ends, self.trained.drawn.ends
+        return {key: _widened(own[key], real[key], trained[key]) for key in real}
 
     def ends(self, unit: engine.Unit) -> np.ndarray | None:
         """Return between which ends each unit of a unit's layer behaves on brains.
@@ -189,7 +198,12 @@ class LoadedModel:
         box : Box or None
             Where the subject's image is read; None for the whole grid.
         """
-        objective = self.in_spreads(objective)
+        return self.with_subject(plan, self.in_spreads(objective), box)
+
+    def with_subject(
+        self, plan: Plan, objective: engine.Objective, box: Box | None = None
+    ) -> engine.Objective:
+        """Return an objective with the subject's activations alone; as `with_targets`."""
         layers = {
             term.unit.layer for term in objective.terms if isinstance(term.unit, engine.SubjectActivations)
         }

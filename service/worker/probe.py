@@ -64,7 +64,7 @@ def _read(
     def keep(layer: str, said: torch.Tensor) -> None:
         # Maps are not kept: all layers' together may be larger than what the network itself needs.
         if layer == classifier and not logits:
-            logits.extend(said[0].double().tolist())
+            logits.extend(said[0].flatten().double().tolist())
         if layer in wanted and layer not in readings:
             readings[layer] = _summaries(said[0], sorted(set(wanted[layer])))
 
@@ -89,9 +89,10 @@ def _summaries(said: torch.Tensor, channels: list[int]) -> dict[int, tuple[float
 
 def _place(found: vis.ProbedUnit, layer: Layer, index: tuple[int, ...], bundle: Bundle) -> None:
     """Fill in where a position of a layer's map looks."""
-    if max(layer.output_shape, default=1) == 1:
-        return
     space = bundle.manifest.input
+    # Tokens of a transformer have no place in space.
+    if layer.is_vector or len(layer.output_shape) != len(space.shape):
+        return
     # Where padding reaches further than the field, the middle of what is seen may lie outside the image.
     center = np.clip(layer.center(index), 0, np.array(space.shape) - 1)
     found.voxel.i, found.voxel.j, found.voxel.k = np.rint(center).astype(int).tolist()

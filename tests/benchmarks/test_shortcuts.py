@@ -11,7 +11,8 @@ from benchmarks.shortcuts.cohorts import Case, Sampler
 from benchmarks.shortcuts.judging import NAMES, rates
 from benchmarks.shortcuts.plants import SIGNALS
 from benchmarks.shortcuts.report import PAGE, page
-from neurofv.audit.nuisances import Place, battery
+from neurofv.audit.battery import battery
+from neurofv.audit.nuisances import Place
 
 SHAPE = (16, 20, 16)
 LINES = np.meshgrid(*(np.linspace(-1, 1, n) for n in SHAPE), indexing="ij")

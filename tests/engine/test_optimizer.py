@@ -25,12 +25,12 @@ SCALE = np.array([1.0, 3.0, 0.2])
 
 
 def _torch_path(kind: Adam | Nadam | Sgd, steps: int) -> np.ndarray:
-    free = torch.zeros(3, dtype=torch.float64, requires_grad=True)
-    optimizer = kind.over([free])
+    free = torch.zeros(3, dtype=torch.float64)
+    slots = kind.slots(free)
     for _ in range(steps):
-        free.grad = (free.detach() - torch.from_numpy(TARGET)) * torch.from_numpy(SCALE)
-        optimizer.step()
-    return free.detach().numpy()
+        slope = (free - torch.from_numpy(TARGET)) * torch.from_numpy(SCALE)
+        kind.step([free], [slope], [slots], 1.0)
+    return free.numpy()
 
 
 def _gradient(x: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ from neurofv.v1 import visualization_service_pb2 as vis
 from service.jobs.plan import make_plan
 from service.settings import Settings
 from service.worker import checkpoint
-from service.worker.drawn import drawn_ends
+from service.worker.__main__ import Worker
+from service.worker.drawn import Drawn
+from service.worker.estimate import Estimator
 from service.worker.model import Models
-from service.worker.wire import Kind
+from service.worker.telling import Task
+from service.worker.wire import Frame, Kind, receive
 from tests.server import RunningServer
 from tests.service.requests import failure, request, violations
 from tests.service.test_checkpoint import checkpoints, running, told
@@ -111,12 +115,56 @@ def test_objectives_are_counted_in_the_controls_own_spreads() -> None:
     # As much wider than on drawn brains as the trained layer's are on real images.
     key = ("classifier", "mean")
     drawn = [
-        drawn_ends(each.network.network, BUNDLE, each.background, CPU)[key] for each in (control, trained)
+        Drawn(each.network.network, BUNDLE, each.background, CPU).ends[key] for each in (control, trained)
     ]
     own, theirs = (ends[1] - ends[0] for ends in drawn)
     real = np.subtract(*trained.ends(term.unit)[::-1])  # type: ignore[index]
     assert counted.spread == pytest.approx(own[1] * np.median(real) / np.median(theirs))
     assert counted.spread not in (0.0, 1.0)
+
+
+def test_a_job_looks_up_while_its_control_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first step is far away: meanwhile who cancels, a server that ends and questions are heard."""
+    shutil.copytree(ZOO / "growth", tmp_path / "growth")
+    settings = Settings(repository=tmp_path, threads=1)
+    plan = make_plan(request(UNIT, CONTROL, "steps: 2", model="growth"), BUNDLE, settings)
+    mine, servers = socket.socketpair()
+    worker, shown, note = Worker(mine, settings), [], Drawn._note
+
+    def disturb(drawn: Drawn, seen: Any) -> None:
+        note(drawn, seen)
+        shown.append(drawn)
+        if len(shown) == 3:
+            worker._questions.put(Frame(Kind.PROBE, 7, b""))
+            worker._pauses += 1
+        if len(shown) == 5:
+            worker._cancelled.add(1)
+
+    monkeypatch.setattr(Drawn, "_note", disturb)
+    for count, kinds in ((3, [Kind.UNANSWERED, Kind.PAUSED]), (5, [Kind.STOPPED])):
+        worker._run([Task(1, plan.request.SerializeToString())])
+        assert len(shown) == count
+        assert [receive(servers).kind for _ in kinds] == kinds
+        worker._pauses_done = worker._pauses
+    # Eight brains to each network, and what has been shown is not shown again.
+    assert len(list(worker._models.get(BUNDLE, 3).measure(plan))) == 11
+    assert [shown.count(drawn) for drawn in dict.fromkeys(shown)] == [8, 8]
+    for connection in (mine, servers):
+        connection.close()
+
+
+def test_an_estimate_measures_no_control_and_none_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is made between two steps of somebody's job, and callers choose seeds."""
+    models, estimator, runs = Models(CPU), Estimator(Settings(repository=ZOO)), []
+    sample = estimator._sample
+    monkeypatch.setattr(estimator, "_sample", lambda *given: runs.append(given) or sample(*given))
+    monkeypatch.setattr(Drawn, "measure", None)
+    for parts, count in (((), 1), ((CONTROL,), 2), ((CONTROL.replace("3", "4"),), 2)):
+        plan = make_plan(request(UNIT, *parts, model="growth"), BUNDLE, Settings(repository=ZOO))
+        estimator.estimate(plan, models.get(BUNDLE, plan.control))
+        assert len(runs) == count
 
 
 def test_a_checkpoint_is_of_one_network_only() -> None:

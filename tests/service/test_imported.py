@@ -17,7 +17,7 @@ from models.importing import Facts, export_bundle
 from models.statistics import watched
 from service.oip import open_inference_pb2 as oip
 from service.oip import open_inference_pb2_grpc
-from tests.models.importing.conftest import SHAPE, Small, brain, save_image
+from tests.models.importing.conftest import AFFINE, SHAPE, Small, brain, save_image
 from tests.server import RunningServer
 
 FACTS = Facts("classifier", classes=("a", "b", "c"))
@@ -31,6 +31,21 @@ class Several(Small):
 
     def __init__(self) -> None:
         super().__init__(softmax=False)
+
+
+class Patches(nn.Module):
+    """Tokens within, and a head whose logits keep three spatial axes of length 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv3d(1, 4, 4, stride=4)
+        self.mixed = nn.Linear(4, 4)
+        self.head = nn.Conv3d(4, 3, 1)
+
+    def forward(self, volume: torch.Tensor) -> torch.Tensor:
+        maps = self.patches(volume)
+        tokens = self.mixed(maps.flatten(2).transpose(1, 2)).transpose(1, 2)
+        return self.head(tokens.reshape(maps.shape).mean((2, 3, 4), keepdim=True))
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +64,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
     repository = root / "repository"
     return {
         "classifier": export_bundle(Small(), repository, FACTS, reference, cohort),
+        "patches": export_bundle(Patches(), repository, replace(FACTS, name="patches"), reference),
         "several": export_bundle(Several(), repository, replace(FACTS, name="several"), reference),
         "segmenting": export_bundle(
             segmenting, repository, replace(FACTS, name="segmenting", classes=()), reference
@@ -86,15 +102,19 @@ def test_a_layer_is_named_by_its_onnx_value(server: RunningServer, bundles: dict
             assert placed is (name == "classifier")  # only there real images were seen
 
 
-@pytest.mark.parametrize("name", ["classifier", "segmenting"])
+@pytest.mark.parametrize("name", ["classifier", "segmenting", "patches"])
 @pytest.mark.parametrize("seed", [None, 6])
 def test_units_are_probed_as_they_are_and_with_random_weights(
     server: RunningServer, bundles: dict[str, Bundle], name: str, seed: int | None, tmp_path: Path
 ) -> None:
-    bundle, image = bundles[name], save_image(tmp_path / "person.nii.gz", seed=7)
-    layers = [layer.name for layer in bundle.layers() if layer.type == "Conv3d"]
+    bundle, image, scan = bundles[name], tmp_path / "person.nii.gz", brain(7)
+    scan[8, 9, 7] *= 20  # brighter than anything that was seen at import
+    nibabel.save(nibabel.Nifti1Image(scan, AFFINE), image)
+    kinds = ("Conv3d", "Linear", "Reshape")
+    table = {layer.name: layer for layer in bundle.layers() if layer.type in kinds}
+    layers = list(table)
     control = None if seed is None else {"random_weights": {"seed": seed}}
-    units = [(layer, channel) for layer in layers for channel in (0, 3)]
+    units = [(layer, channel) for layer in layers for channel in (0, table[layer].channels - 1)]
     with neurofv.Client(server.target) as client:
         found = client.probe(name, image, units, control=control)
     network = bundle.network() if seed is None else shuffle_weights(bundle.network(), seed)
@@ -106,9 +126,13 @@ def test_units_are_probed_as_they_are_and_with_random_weights(
         values = seen[unit.layer][0, unit.channel]
         assert unit.mean == pytest.approx(float(values.mean()), rel=1e-4, abs=1e-5)
         assert unit.maximum == pytest.approx(float(values.max()), rel=1e-4, abs=1e-5)
+        # A token has no place, and what is one number has none either.
+        assert (
+            unit.HasField("voxel") == unit.HasField("point_mm") == (values.ndim == 3 and values.numel() > 1)
+        )
     assert len(found.logits) == len(bundle.manifest.classes)
     if logits:
-        np.testing.assert_allclose(found.logits, seen[logits][0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found.logits, seen[logits][0].flatten(), rtol=1e-4, atol=1e-5)
 
 
 def test_controls_of_imported_networks_are_driven(server: RunningServer, bundles: dict[str, Bundle]) -> None:

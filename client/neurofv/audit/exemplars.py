@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 from nibabel.affines import apply_affine, voxel_sizes
 
@@ -17,6 +18,7 @@ from neurofv.audit.plan import Plan
 from neurofv.audit.tasks import Unit
 from neurofv.audit.weights import check_weights
 from neurofv.client import Client
+from neurofv.errors import InvalidRequest, NeurofvError
 from neurofv.files import write_atomically
 from neurofv.v1 import model_service_pb2 as pb
 from neurofv.v1 import visualization_service_pb2 as vis
@@ -178,7 +180,15 @@ def _shown(
     places = list(places)
 
     def ask(image: RealImage) -> vis.ProbeResponse:
-        return client.probe(model.name, image.read(), places, version=model.version)
+        try:
+            return client.probe(model.name, image.read(), places, version=model.version)
+        except NeurofvError as error:
+            # gRPC itself, which gives no reason, refuses what is larger than a request may be.
+            large = error.code is grpc.StatusCode.RESOURCE_EXHAUSTED and not error.reason
+            if error.code is not grpc.StatusCode.INVALID_ARGUMENT and not large:
+                raise
+            remedy = f"the server refuses it: {error.message}; mend it, or take it out of the folder"
+            raise InvalidRequest("images", image.name, remedy) from None
 
     for number, image in enumerate(images, 1):
         say(f"showing image {number} of {len(images)}")

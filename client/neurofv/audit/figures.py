@@ -204,7 +204,7 @@ def outcome(report: Mapping[str, Any]) -> dict[str, str]:
 
 
 def shortcuts(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the box on shortcuts: found, none found, or not looked for."""
+    """Return the box on shortcuts: found, none found, not to be tested, or not looked for."""
     section = report["shortcuts"]
     if section is None:
         heading = "Shortcuts were not looked for"
@@ -214,6 +214,9 @@ def shortcuts(report: Mapping[str, Any]) -> dict[str, Any]:
             "found": [],
             "tested": "The plan asks for no probes, or names no images.",
         }
+    if "untestable" in section:
+        words = f"{section['untestable']}. Whether there are any is not known."
+        return {"kind": "", "heading": "Shortcuts could not be tested", "found": [], "tested": words}
     tested = f"Tested: {', '.join(section['tested'])}."
     if not section["found"]:
         kinds = len(section["tested"])

@@ -19,9 +19,9 @@ from markupsafe import Markup
 
 from neurofv.audit import figures
 from neurofv.audit.album import Album
-from neurofv.audit.viewer import SETTING, VERSION, viewer_script
 from neurofv.errors import InvalidRequest
 from neurofv.files import write_atomically
+from neurofv.viewer import SETTING, VERSION, viewer_license, viewer_script
 
 REPORT, PAGE = "report.json", "report.html"
 _NO_VIEWER = (
@@ -110,7 +110,7 @@ class _Page:
             js=Markup(js),
             viewer=_packed(self.script) if self.script else "",
             viewer_version=VERSION,
-            license=_own("niivue-license.txt"),
+            license=viewer_license(),
             no_viewer=_NO_VIEWER,
             colors=_COLORS[self.album.ground is not None],
             volumes=list(self.album.volumes.items()),
@@ -298,7 +298,9 @@ def _tried(report: Mapping[str, Any]) -> list[tuple[str, Any]]:
     if images := report.get("images"):
         classes = ", ".join(f"{count} of {name}" for name, count in images["classes"].items())
         lines.append(("Real images", f"{images['count']}{f': {classes}' if classes else ''}"))
-    lines.append(("Search for shortcuts", "yes" if report["shortcuts"] is not None else "no"))
+    section = report["shortcuts"]
+    searched = "no" if section is None else "could not be tested" if "untestable" in section else "yes"
+    lines.append(("Search for shortcuts", searched))
     return lines
 
 

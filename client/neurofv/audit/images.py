@@ -2,18 +2,25 @@
 
 import csv
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import nibabel
+
+from neurofv.audit.folder import REFERENCE, RUN
+from neurofv.audit.grid import affine_of, on_grid
 from neurofv.audit.plan import Plan
 from neurofv.errors import InvalidRequest
+from neurofv.images import nifti_bytes
 from neurofv.v1 import model_service_pb2 as pb
 
 _ENDINGS = (".nii", ".nii.gz", ".mgz")
 # Beside an image in derivatives, and none itself.
 _NO_IMAGES = ("_mask", "_dseg", "_probseg", "_fv")
 _TABLE = "participants.tsv"
+# Of people without a label; the first as BIDS writes it.
+_UNKNOWN = {"n/a", ""}
 # Enough to tell classes apart.
 _OF_A_CLASS = 4
 # The service reads at most so many with a request, and compares with two of a class at least.
@@ -27,7 +34,7 @@ class RealImage:
     Attributes
     ----------
     name : str
-        Of the file, without its folders.
+        Of the file, with its folders below that of the images.
     path : Path
         Where it lies.
     class_name : str
@@ -76,13 +83,22 @@ def find_images(plan: Plan, model: pb.Model) -> list[RealImage]:
         if path.name.endswith(_ENDINGS)
         and not path.name.startswith(".")
         and not path.name.partition(".")[0].endswith(_NO_IMAGES)
+        # An audit's own brain, where its folder lies among the images.
+        and not (path.name == REFERENCE and (path.parent / RUN).is_file())
     )
     if not files:
         raise InvalidRequest(
             "images", plan.content["images"], f"name a folder that holds {', '.join(_ENDINGS)}"
         )
     labels = _labels(plan, folder)
-    found = [RealImage(path.name, path, _class(path, folder, labels, model), _digest(path)) for path in files]
+    found = [
+        RealImage(
+            path.relative_to(folder).as_posix(), path, _class(path, folder, labels, model), _digest(path)
+        )
+        for path in files
+    ]
+    if labels is not None:
+        _check_labels(plan, found, labels, model)
     if plan.paths:
         _check_classes(plan, found, model)
     return found
@@ -96,14 +112,19 @@ def digest_of(images: Sequence[RealImage]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def examples(images: Sequence[RealImage]) -> dict[str, list[bytes]]:
-    """Return the first few images of each class, as files."""
+def examples(images: Sequence[RealImage], model: pb.Model) -> dict[str, list[bytes]]:
+    """Return the first few images of each class, as files on the model's grid: many fit into one request."""
     found: dict[str, list[RealImage]] = {}
     for image in images:
         if image.class_name:
             found.setdefault(image.class_name, []).append(image)
     most = max(_LEAST, min(_OF_A_CLASS, _MOST // max(len(found), 1)))
-    return {name: [image.read() for image in members[:most]] for name, members in found.items()}
+    return {name: [_sent(image, model) for image in members[:most]] for name, members in found.items()}
+
+
+def _sent(image: RealImage, model: pb.Model) -> bytes:
+    volume = nibabel.Nifti1Image(on_grid(image.path, model.input), affine_of(model.input))
+    return nifti_bytes(volume, image.name)
 
 
 def _labels(plan: Plan, folder: Path) -> dict[str, str] | None:
@@ -123,7 +144,7 @@ def _labels(plan: Plan, folder: Path) -> dict[str, str] | None:
     if column not in columns or "participant_id" not in columns:
         remedy = f"{_TABLE} needs it and participant_id; it has: {', '.join(columns)}"
         raise InvalidRequest("labels", column, remedy)
-    return {row["participant_id"]: row[column] for row in rows}
+    return {row["participant_id"]: row[column] or "" for row in rows}
 
 
 def _class(path: Path, folder: Path, labels: dict[str, str] | None, model: pb.Model) -> str:
@@ -134,6 +155,23 @@ def _class(path: Path, folder: Path, labels: dict[str, str] | None, model: pb.Mo
     ids = (*parts[:-1], parts[-1].partition("_")[0], parts[-1].partition(".")[0])
     label = next((labels[part] for part in ids if part in labels), "")
     return label if label in model.classes else ""
+
+
+def _check_labels(plan: Plan, images: Sequence[RealImage], labels: dict[str, str], model: pb.Model) -> None:
+    """Make sure that labels are the model's classes; there may be more, or none for some people."""
+    column, given = plan.content["labels"], set(labels.values()) - _UNKNOWN
+    strange, missing = given - set(model.classes), set(model.classes) - given
+    if missing and (strange or not given):
+        remedy = f"it holds {_listed(given)}, but the model's classes are {_listed(model.classes)}; "
+        raise InvalidRequest("labels", column, remedy + f"write them so in {_TABLE}, or n/a for others")
+    if model.classes and not any(image.class_name for image in images):
+        remedy = f"no image's name or folder is a participant_id of {_TABLE}, which has {_listed(labels)}"
+        raise InvalidRequest("labels", column, remedy + f"; {images[0].name} is an image")
+
+
+def _listed(names: Iterable[str], most: int = 8) -> str:
+    found = sorted(names)
+    return (", ".join(found[:most]) or "nothing") + (" and more" if len(found) > most else "")
 
 
 def _check_classes(plan: Plan, images: Sequence[RealImage], model: pb.Model) -> None:

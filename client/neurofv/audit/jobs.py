@@ -24,6 +24,8 @@ FINDINGS = ("OPTIMISATION_DIVERGED", "UNIT_DEAD")
 # What fewer pictures at once may cure.
 _TOO_MUCH = ("VOLUME_TOO_LARGE", "GPU_MEMORY_EXHAUSTED")
 _GONE = ("JOB_NOT_FOUND", "ARTIFACT_EXPIRED", "VOLUME_NOT_FOUND")
+# By what a probe asked for, perhaps: a worker is not to be killed twice, for whose jobs run there.
+_LOST = "WORKER_LOST"
 # Jobs that wait on the server behind the one that is watched: it never idles, and others get their turn.
 _AHEAD = 3
 _MOST_ATTEMPTS, _MOST_LOSSES = 100, 3
@@ -61,7 +63,7 @@ def patient(client: Client, call: Callable[[], _Answer]) -> _Answer:
     Raises
     ------
     NeurofvError
-        It failed for another reason, or for too long.
+        It failed for another reason, a lost worker among them, or for too long.
     """
     patience, full_since = client._patience(), 0.0
     while True:
@@ -73,6 +75,8 @@ def patient(client: Client, call: Callable[[], _Answer]) -> _Answer:
                 if time.monotonic() - full_since > client._reconnect:
                     raise
                 time.sleep(min(error.retry_after_seconds, 5.0))
+            elif error.reason == _LOST:
+                raise
             else:
                 time.sleep(patience.pause(error))
 

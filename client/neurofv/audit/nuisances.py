@@ -1,4 +1,4 @@
-"""The battery of nuisances: what a scanner or a site may add to an image.
+"""Nuisances: what a scanner or a site may add to an image.
 
 Images are arrays `(X, Y, Z)` along the axes of their affine, with bright tissue at 1. Lengths are mm. Voxels
 of 0 stay 0 wherever a nuisance arises before the skull is stripped. Only numpy is needed, so that any caller
@@ -16,7 +16,6 @@ import numpy as np
 
 Change = Callable[..., np.ndarray]
 """Turns an image, bright tissue at 1, into its changed twin; it also takes a `place`."""
-_SIDES = (("left", "right"), ("back", "front"), ("bottom", "top"))
 
 
 @dataclass(frozen=True)
@@ -75,6 +74,11 @@ class Variant:
     change: Change
 
 
+def variant(words: str, change: Callable[..., np.ndarray], **choices: object) -> Variant:
+    """Return a form whose change has its choices made."""
+    return Variant(words, partial(change, **choices))
+
+
 @dataclass(frozen=True)
 class Nuisance:
     """One kind of nuisance.
@@ -131,12 +135,12 @@ def blob(image: np.ndarray, place: Place, at: Sequence[float], value: float, rad
 
 def in_air(image: np.ndarray, place: Place, **choices: Any) -> np.ndarray:
     """Add a `blob` where there is no brain."""
-    return np.where((image == 0) & ~grown(place.mask), blob(image, place, **choices), image)
+    return np.where((image == 0) & ~place.mask, blob(image, place, **choices), image)
 
 
 def cleared(image: np.ndarray, place: Place, sides: Mapping[int, int]) -> np.ndarray:
     """Empty the air in a corner, or at a side between the corners: `sides` tells -1 or 1 by world axis."""
-    air, lines = ~grown(place.mask), place.coordinates()
+    air, lines = ~(grown(place.mask) if len(sides) == 3 else place.mask), place.coordinates()
     for axis, side in sides.items():
         air = air & (side * lines[axis] > (0.5 if len(sides) == 3 else 0.7))
     if len(sides) == 1:
@@ -198,7 +202,7 @@ def mixed(place: Place, strength: float, weights: Sequence[float]) -> Variant:
     mix = rising[:, 0] - rising[:, 1]
     field = np.tensordot(mix, np.stack(list(patterns(place).values())), axes=1)
     words = "a field mixed of those that move it"
-    return _variant(words, shading, pattern=_standard(field, place.mask), strength=strength)
+    return variant(words, shading, pattern=_standard(field, place.mask), strength=strength)
 
 
 def noisy(image: np.ndarray, place: Place, deviation: float) -> np.ndarray:
@@ -239,79 +243,3 @@ def spiked(image: np.ndarray, place: Place, wave: Sequence[float], share: float)
         for axis, (n, step) in enumerate(zip(image.shape, wave, strict=True))
     )
     return _kept(image + share * np.cos(2 * np.pi * phase), image)
-
-
-def _variant(words: str, change: Callable[..., np.ndarray], **choices: object) -> Variant:
-    return Variant(words, partial(change, **choices))
-
-
-def _corners() -> list[tuple[str, dict[int, int]]]:
-    sides = [{0: a, 1: b, 2: c} for a in (-1, 1) for b in (-1, 1) for c in (-1, 1)]
-    return [(", ".join(_SIDES[axis][side > 0] for axis, side in each.items()), each) for each in sides]
-
-
-def battery(place: Place) -> dict[str, Nuisance]:
-    """Return every nuisance by kind, in the strengths that the rule's thresholds were fixed at.
-
-    Parameters
-    ----------
-    place : Place
-        Where the images lie.
-    """
-    wide = float(min(10.0, 0.1 * min(np.array(place.mask.shape) * place.voxel)))
-    corners = [
-        _variant(
-            f"a bright blob in the corner {words}", blob, at=tuple(at.values()), value=1.0, radius_mm=wide
-        )
-        for words, at in _corners()
-    ] + [_variant(f"the corner {words} emptied", cleared, sides=at) for words, at in _corners()]
-    sides = [
-        _variant(
-            f"a bright blob in the air, {_SIDES[0][s > 0]}", in_air, at=(s, y, z), value=1.0, radius_mm=wide
-        )
-        for s in (-1, 1)
-        for y in (-0.4, 0.4)
-        for z in (-0.3, 0.3)
-    ] + [_variant(f"the air on the {_SIDES[0][s > 0]} emptied", cleared, sides={0: s}) for s in (-1, 1)]
-    fields = [
-        _variant(f"a field along {name}, {words}", shading, pattern=pattern, strength=strength)
-        for name, pattern in patterns(place).items()
-        for words, strength in (("rising", 0.1), ("falling", -0.1))
-    ]
-    cuts = [
-        _variant(f"the {_SIDES[w][s > 0]} cut off", cut, world=w, side=s, length_mm=12.0)
-        for w in range(3)
-        for s in (-1, 1)
-    ]
-    axes: list[tuple[int, ...]] = [(0,), (1,), (2,), (0, 1, 2)]
-    rings = [_variant(f"k-space cut along axes {each}", ringing, axes=each, share=0.6) for each in axes]
-    ghosts = [_variant(f"a ghost along axis {axis}", ghosting, axis=axis, share=0.08) for axis in range(3)]
-    waves = [(0.2, 0.2 * a, 0.2 * b) for a in (-1, 1) for b in (-1, 1)]
-    stripes = [_variant(f"stripes of wave {wave}", spiked, wave=wave, share=0.08) for wave in waves]
-    return {
-        each.kind: each
-        for each in (
-            Nuisance("corner marker", "something bright in a corner of the field of view", tuple(corners)),
-            Nuisance("side marker", "something bright beside the head", tuple(sides)),
-            Nuisance("ringing", "Gibbs ringing", tuple(rings)),
-            Nuisance("ghosting", "a ghost of the head", tuple(ghosts)),
-            Nuisance(
-                "bias field", "a smooth field over the intensities", tuple(fields), partial(mixed, place, 0.1)
-            ),
-            Nuisance("noise", "noise", (_variant("noise added", noisy, deviation=0.06),)),
-            Nuisance(
-                "smoothing",
-                "blur or sharpness",
-                tuple(
-                    _variant(w, smoothed, fwhm_voxels=f) for w, f in (("blurred", 1.4), ("sharpened", -1.4))
-                ),
-            ),
-            Nuisance(
-                "intensity",
-                "the contrast curve",
-                tuple(_variant(f"raised to the power {e}", bent, exponent=e) for e in (0.8, 1.25)),
-            ),
-            Nuisance("cut edge", "where the field of view ends", tuple(cuts)),
-            Nuisance("stripes", "stripes over the image", tuple(stripes)),
-        )
-    }

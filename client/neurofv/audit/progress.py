@@ -21,7 +21,7 @@ class Progress:
     Attributes
     ----------
     share : float or None
-        Of the pictures' cost, 0 to 1; None where something else is under way.
+        Of the cost of pictures and probes, 0 to 1; None where something else is under way.
     pictures, of : int or None
         Those that are there, and all; None likewise.
     doing : str
@@ -38,7 +38,9 @@ class Progress:
 
 
 class Meter:
-    """Adds up what the jobs of an audit cost, as the service estimates it, and corrects it by what they took.
+    """Adds up what an audit costs, and corrects it by what was taken.
+
+    Jobs cost what the service estimates, probes what those before have taken.
 
     Parameters
     ----------
@@ -55,8 +57,24 @@ class Meter:
         self._of = sum(len(task.units) for task in tasks)
         self._costs: dict[tuple[str, str, str, str], float] = {}
         self._todo: list[Task] = []
-        self._done = self._part = 0.0
+        self._done = self._part = self._share = 0.0
         self._begun: float | None = None
+        self._probes = self._probed = self._measured = 0
+        self._seconds = 0.0
+
+    def expect(self, probes: int, seconds: float | None = None) -> None:
+        """Count in probes, which follow the pictures, or out; `seconds` is what one takes, if known."""
+        self._probes += probes
+        if seconds is not None:
+            self._seconds, self._measured = seconds, 1
+
+    def probed(self, doing: str, seconds: float | None) -> None:
+        """Take note of a probe, and of what it took; None if its answer was there already."""
+        self._probed += 1
+        if seconds is not None:
+            self._measured += 1
+            self._seconds += (seconds - self._seconds) / self._measured
+        self.say(doing)
 
     def estimate(
         self, client: Client, tasks: list[Task], request: Callable[[Task], vis.VisualizeRequest]
@@ -88,17 +106,20 @@ class Meter:
         """Tell how things stand."""
         ahead = sum(map(self._cost, self._todo))
         done = self._done + self._part
+        probing, probed = self._probes * self._seconds, self._probed * self._seconds
         left = None
-        if self._begun is not None and self._costs:
+        if self._begun is not None and (self._costs or not self._todo):
             elapsed = time.monotonic() - self._begun
             pace = elapsed / done if done and elapsed > _AT_LEAST_SECONDS else 1.0
-            left = max(0.0, ahead - done) * pace
+            left = max(0.0, ahead - done) * pace + max(0.0, probing - probed)
         # Pictures that were there before cost as much as the mean of those ahead.
         missing = sum(len(task.units) for task in self._todo)
         before = (self._of - missing) * (ahead / missing) if missing and ahead else 0.0
-        whole = ahead + before
-        share = min(1.0, (before + done) / whole) if whole else float(self._there >= self._of)
-        self._tell(Progress(share, self._there, self._of, doing, left))
+        whole = ahead + before + probing
+        share = (before + done + probed) / whole if whole else float(self._there >= self._of)
+        # What turns out to be more than expected takes back nothing that was told.
+        self._share = min(1.0, max(self._share, share))
+        self._tell(Progress(self._share, self._there, self._of, doing, left))
 
     def _cost(self, task: Task) -> float:
         known = list(self._costs.values())

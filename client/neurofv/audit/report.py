@@ -193,13 +193,20 @@ def _thresholds(
     every = [(unit, each) for unit, several in standings.items() for each in several]
     known: dict[str, float | None] = {
         "seed_agreement": _least(each.own.seed_agreement for _, each in every),
-        "shortcuts": None if shortcuts is None else len({each["kind"] for each in shortcuts["found"]}),
+        "shortcuts": _kinds(shortcuts),
         "above_random": _least(_lead(plan, unit, each) for unit, each in every),
     }
     return [
         {"id": name, "limit": limit, "value": known.get(name), "passed": _holds(name, known.get(name), limit)}
         for name, limit in sorted(plan.thresholds.items())
     ]
+
+
+def _kinds(shortcuts: dict[str, Any] | None) -> int | None:
+    """Return how many kinds of shortcut were found; None if none could be looked for."""
+    if shortcuts is None or "untestable" in shortcuts:
+        return None
+    return len({each["kind"] for each in shortcuts["found"]})
 
 
 def _lead(plan: Plan, unit: Unit, found: Standing) -> float | None:
@@ -244,10 +251,7 @@ def _summary(
         lines.append(f"{_ABOUT[about]}: {_listed(names)}")
     if not warned:
         lines.append("no unit gave cause for a warning")
-    if shortcuts is not None:
-        lines += [each["words"] for each in shortcuts["found"]] or [
-            "no shortcut was found among those tested"
-        ]
+    lines += _on_shortcuts(shortcuts)
     own = sum(failure.key.control == NO_CONTROL for failure in failed)
     if own:
         lines.append(f"{_counted(own, 'picture')} could not be made")
@@ -259,6 +263,14 @@ def _summary(
         verb = "holds" if threshold["passed"] else "FAILS"
         lines.append(f"threshold {threshold['id']} {verb}: {value}, limit {limit}")
     return lines
+
+
+def _on_shortcuts(found: dict[str, Any] | None) -> list[str]:
+    if found is None:
+        return []
+    if "untestable" in found:
+        return [f"shortcuts could not be tested: {found['untestable']}"]
+    return [each["words"] for each in found["found"]] or ["no shortcut was found among those tested"]
 
 
 _ABOUT = {

@@ -1,17 +1,18 @@
 """Run an audit: from a plan and a server to a folder with a report."""
 
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from neurofv.audit.exemplars import draw_exemplars, find_exemplars, rank_channels
-from neurofv.audit.folder import REFERENCE, Folder
+from neurofv.audit.folder import Folder
 from neurofv.audit.html import write_html
 from neurofv.audit.images import digest_of, examples, find_images
 from neurofv.audit.jobs import Finding, Queue, patient
 from neurofv.audit.plan import Plan, read_plan
-from neurofv.audit.probing import search_shortcuts
+from neurofv.audit.probing import Search
 from neurofv.audit.progress import Meter, Progress
 from neurofv.audit.report import Failure, make_report
 from neurofv.audit.tasks import Task, check_layers, find_tasks, find_units
@@ -75,23 +76,28 @@ def run_audit(
     check_layers(read, model)
     if read.content["probes"] and not model.classes:
         raise InvalidRequest("probes", True, "the model has no classes whose logits to look at; leave it out")
-    images = find_images(read, model)
+    images, say = find_images(read, model), _teller(on_progress)
+    # One image that does not serve would end the audit; that is to be known before pictures are made.
+    units = find_units(read, model, rank_channels(client, read, model, images, say))
+    begun = time.monotonic()
+    driving = find_exemplars(client, model, units, images, say)
+    seconds = (time.monotonic() - begun) / max(len(images), 1)
+    search = Search(client, model, images) if read.content["probes"] else None
     folder = Folder(out)
     transfers = find_transfers(client, read)
-    folder.open(read, model, digest_of(images), transfers)
+    folder.open(read, model, digest_of(images) if _binds_images(read) else "", transfers)
     code = COULD_NOT_RUN
     try:
         if not folder.has_reference():
             _fetch_reference(client, model, folder)
-        say = _teller(on_progress)
-        units = find_units(read, model, rank_channels(client, read, model, images, say))
-        real = examples(images) if read.paths else {}
         tasks = find_tasks(read, units)
-        failures = _make_pictures(client, read, model, folder, tasks, real, transfers, on_progress)
-        exemplars = draw_exemplars(folder.path, find_exemplars(client, model, units, images, say))
-        shortcuts = None
-        if read.content["probes"]:
-            shortcuts = search_shortcuts(client, model, images, folder.path / REFERENCE, say)
+        meter = Meter(on_progress, tasks, sum(len(task.units) for task in tasks if folder.has(task)))
+        if search is not None:
+            meter.expect(search.probes, seconds)
+        real = examples(images, model) if read.paths else {}
+        failures = _make_pictures(client, read, model, folder, tasks, real, transfers, meter)
+        exemplars = draw_exemplars(folder.path, driving)
+        shortcuts = None if search is None else search.run(folder.path, meter)
         report = make_report(read, model, units, folder, images, exemplars, failures, shortcuts, transfers)
         folder.write_report(report)
         write_html(folder.path)
@@ -99,6 +105,11 @@ def run_audit(
     finally:
         folder.end(code)
     return report
+
+
+def _binds_images(plan: Plan) -> bool:
+    """Say whether pictures depend on the real images: compared with them, or of channels ranked by them."""
+    return plan.paths or any(group.top for group in plan.groups)
 
 
 def _teller(on_progress: Callable[[Progress], object]) -> Callable[[str], None]:
@@ -118,16 +129,14 @@ def _make_pictures(
     tasks: list[Task],
     real: Mapping[str, Sequence[bytes]],
     transfers: Transfers,
-    on_progress: Callable[[Progress], object],
+    meter: Meter,
 ) -> list[Failure]:
     """Make what is not there yet; return what could not be made."""
     waiting = [task for task in tasks if not folder.has(task)]
-    there = sum(len(task.units) for task in tasks) - sum(len(task.units) for task in waiting)
 
     def request(task: Task) -> vis.VisualizeRequest:
         return pinned(task.request(plan, model, real), transfers.get(task.strategy))
 
-    meter = Meter(on_progress, tasks, there)
     meter.estimate(client, waiting, request)
     meter.say("")
     failures = []

@@ -17,22 +17,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import scipy
 
-from neurofv.audit.nuisances import Nuisance, Place, Variant, battery
+from neurofv.audit.battery import battery
+from neurofv.audit.movement import movement
+from neurofv.audit.nuisances import Nuisance, Place, Variant
 from neurofv.audit.traits import Traits, likeness
 
 Logits = Callable[[np.ndarray], np.ndarray]
 """Answers one image `(X, Y, Z)` with the class logits `(classes,)`, after the model's own normalization."""
 LIMIT = 0.25
 """Least effect of a shortcut."""
-ALIKE, ALIKE_IF_FINE = 0.6, 0.8
-"""Least likeness of a shortcut; higher for kinds of fine grain, since small lesions change the grain too.
-Each lies between clean networks and cheats that take no part in the figures of docs/shortcuts.md."""
-FINE = frozenset({"ringing", "noise", "smoothing", "stripes"})
+ALIKE = 0.53
+"""Least likeness of a shortcut. It lies between clean networks and cheats that take no part in the figures of
+docs/shortcuts.md."""
 FEWEST = 2
-"""Images that an audit needs."""
+"""Images that an audit needs, of each of two answers."""
 SCREENED = 4
 """Images by which the form of a nuisance is chosen: one of eight corners, one of eighteen fields."""
+
+
+class Untestable(ValueError):
+    """Nothing could be found with these images, whatever the model does."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class Effect:
     away, towards : int
         Classes that it moves images from and to.
     likeness : float
-        Cosine, -1 to 1, between what it changes in images and what tells the two classes' images apart.
+        How alike are what it changes in images and what tells the two classes' images apart, -1 to 1.
     """
 
     kind: str
@@ -125,12 +131,7 @@ def measure_effects(
     ValueError
         There are fewer than two images, or their grid is not that of the mask.
     """
-    if len(images) < FEWEST or any(image.shape != mask.shape for image in images):
-        shapes = sorted({image.shape for image in images})
-        raise ValueError(
-            f"images: {len(images)} of shapes {shapes}, mask of {mask.shape}; give at least {FEWEST} on "
-            "the mask's grid"
-        )
+    _check_images(images, mask)
     place = Place(np.asarray(affine, float), np.asarray(mask, bool))
     scales = [_bright(image) for image in images]
     units = [np.asarray(image, float) / scale for image, scale in zip(images, scales, strict=True)]
@@ -141,11 +142,40 @@ def measure_effects(
     return [shown.strongest(nuisance) for nuisance in chosen.values()]
 
 
+def head_mask(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Return where heads are, bool `(X, Y, Z)`: the largest connected part of what half of the images fill.
+
+    So what one of two classes lacks at an edge of the head is part of it, and a marker apart from it is not.
+    """
+    parts, count = scipy.ndimage.label(np.mean([image != 0 for image in images], axis=0) >= 0.5)
+    sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
+    return np.asarray(parts == 1 + int(np.argmax(sizes)) if count else parts > 0)
+
+
 def _bright(image: np.ndarray) -> float:
     tissue = image[image != 0]
     if not tissue.size or not np.isfinite(tissue).all():
         raise ValueError("images: one is zero everywhere or holds NaN; give real ones")
     return max(float(np.quantile(tissue, 0.995)), 1e-12)
+
+
+def _check_images(images: Sequence[np.ndarray], mask: np.ndarray) -> None:
+    if len(images) < FEWEST or any(image.shape != mask.shape for image in images):
+        shapes = sorted({image.shape for image in images})
+        raise ValueError(
+            f"images: {len(images)} of shapes {shapes}, mask of {mask.shape}; give at least {FEWEST} on "
+            "the mask's grid"
+        )
+
+
+def _check_answers(answers: np.ndarray) -> None:
+    counts = np.bincount(answers.argmax(axis=1), minlength=answers.shape[1])
+    if np.sum(counts >= FEWEST) < 2:
+        told = ", ".join(f"class {index}: {count}" for index, count in enumerate(counts) if count)
+        raise Untestable(
+            f"the model's answers to the {len(answers)} images are {told}; give images of which it answers "
+            f"at least {FEWEST} with each of two classes"
+        )
 
 
 class _Shown:
@@ -165,10 +195,10 @@ class _Shown:
         self.described = self.traits(units)
 
     def ask(self, variant: Variant, rows: Sequence[int]) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Return the logits of some images' changed twins, and the twins."""
+        """Return the logits of some images' changed twins, and the twins with bright tissue at 1 again."""
         twins = [variant.change(self.units[row], place=self.place) for row in rows]
         found = [self.logits(twin * self.scales[row]) for twin, row in zip(twins, rows, strict=True)]
-        return np.stack(found).astype(float), twins
+        return np.stack(found).astype(float), [twin / _bright(twin) for twin in twins]
 
     def strongest(self, nuisance: Nuisance) -> Effect:
         """Choose a form by a few images, and measure it on all."""
@@ -217,44 +247,6 @@ def _few(own: np.ndarray) -> list[int]:
     return turns[:SCREENED]
 
 
-def movement(answers: np.ndarray, changed: np.ndarray, rows: Sequence[int]) -> tuple[float, float, int, int]:
-    """Say how far answers have moved towards another class.
-
-    Parameters
-    ----------
-    answers : numpy.ndarray
-        Logits of all images, shape `(images, classes)`.
-    changed : numpy.ndarray
-        Logits of the changed twins of some, shape `(len(rows), classes)`.
-    rows : sequence of int
-        Of which.
-
-    Returns
-    -------
-    tuple of float, float, int, int
-        The largest median movement between two classes, in distances between them; the share of the images
-        whose answer changed; the classes that it leaves and moves to.
-    """
-    own, before = answers.argmax(axis=1), answers[list(rows)]
-    shown = own[list(rows)]
-    best = (0.0, 0.0, 0, 0)
-    for away in np.unique(shown):
-        here = shown == away
-        for towards in range(answers.shape[1]):
-            if towards == away:
-                continue
-            margin = answers[:, towards] - answers[:, away]
-            near, there = np.median(margin[own == away]), margin[own == towards]
-            # Where no image is of the other class, it is taken to lie as far beyond the border.
-            distance = np.median(there) - near if there.size else -2 * near
-            steps = (changed - before)[here]
-            effect = float(np.median(steps[:, towards] - steps[:, away]) / max(distance, 1e-9))
-            if effect > best[0]:
-                moved = float(np.mean(changed[here].argmax(axis=1) != away))
-                best = (effect, moved, int(away), towards)
-    return best
-
-
 def find_shortcuts(
     logits: Logits,
     images: Sequence[np.ndarray],
@@ -281,7 +273,16 @@ def find_shortcuts(
     -------
     list of Finding
         The likeliest first: by effect, up to 1, times likeness.
+
+    Raises
+    ------
+    ValueError
+        As in `measure_effects`.
+    Untestable
+        Fewer than two of the images get each of two answers.
     """
+    _check_images(images, mask)
+    _check_answers(np.stack([logits(np.asarray(image)) for image in images]))
     effects = measure_effects(logits, images, affine, mask)
     beside: dict[str, float] = {}
     if control is not None and judge(effects, limit=limit):
@@ -297,14 +298,10 @@ def judge(
 ) -> list[Finding]:
     """Turn effects into findings; see `find_shortcuts`."""
     found = sorted(
-        (each for each in effects if each.effect >= limit and each.likeness >= _needed(each.kind)),
+        (each for each in effects if each.effect >= limit and each.likeness >= ALIKE),
         key=lambda each: -min(each.effect, 1.0) * each.likeness,
     )
     return [_finding(rank, effect, classes, control or {}) for rank, effect in enumerate(found, start=1)]
-
-
-def _needed(kind: str) -> float:
-    return ALIKE_IF_FINE if kind in FINE else ALIKE
 
 
 def _finding(rank: int, effect: Effect, classes: Sequence[str], control: dict[str, float]) -> Finding:

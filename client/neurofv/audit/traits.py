@@ -40,6 +40,7 @@ class Traits:
         ]
         radius = np.sqrt(sum(line**2 for line in lines))
         self.rings = [(radius > a) & (radius <= b) for a, b in zip((0.0, *BANDS), BANDS, strict=False)]
+        self.outside = radius > 1
         self.along = [np.broadcast_to(np.abs(line) > 0.6, radius.shape) for line in lines]
 
     def __call__(self, images: Sequence[np.ndarray]) -> np.ndarray:
@@ -68,8 +69,11 @@ class Traits:
         # What lies in air has traits of its own.
         energy = np.abs(np.fft.fftn(np.where(self.near, image, 0))) ** 2
         means = [np.mean(energy[part]) + 1e-12 for part in (*self.rings, *self.along)]
-        peaks = [np.max(energy[ring]) / (np.mean(energy[ring]) + 1e-12) for ring in self.rings[1:4]]
-        return np.log(np.array([*means, *peaks]) + 1e-12)
+        # Stripes are one point that stands out, wherever it is; low frequencies have such points by nature.
+        peak = max(
+            np.max(energy[part]) / (np.mean(energy[part]) + 1e-12) for part in (*self.rings[2:], self.outside)
+        )
+        return np.log(np.array([*means, peak]) + 1e-12)
 
     def _rough(self, image: np.ndarray) -> np.ndarray:
         found = []
@@ -81,28 +85,35 @@ class Traits:
 
 def _regions(place: Place) -> list[np.ndarray]:
     """Return the air in the eight corners, and at the left and the right of the head."""
-    air = ~grown(place.mask)
     x, y, z = place.coordinates()
+    air, far = ~place.mask, ~grown(place.mask)
     corners = [
-        air & (a * x > 0.4) & (b * y > 0.4) & (c * z > 0.4) for a in (-1, 1) for b in (-1, 1) for c in (-1, 1)
+        far & (a * x > 0.4) & (b * y > 0.4) & (c * z > 0.4) for a in (-1, 1) for b in (-1, 1) for c in (-1, 1)
     ]
     return corners + [air & (side * x > 0.7) & (np.abs(y) < 0.9) & (np.abs(z) < 0.9) for side in (-1, 1)]
 
 
 def _ends(head: np.ndarray) -> np.ndarray:
+    """Where the outermost hundredth of a head lies on each side: a marker beside it hardly moves that."""
     found: list[float] = []
-    for axis in range(3):
-        filled = np.flatnonzero(head.any(axis=tuple(a for a in range(3) if a != axis)))
-        found += [float(filled[0]), float(filled[-1])] if filled.size else [0.0, 0.0]
+    for places in np.nonzero(head):
+        ordered = np.sort(places)
+        few = max(len(ordered) // 100, 1)
+        found += [ordered[:few].mean(), ordered[-few:].mean()] if len(ordered) else [0.0, 0.0]
     return np.array(found)
 
 
 def _ghosts(image: np.ndarray) -> np.ndarray:
     """How much of the image is found again, finely, half a field of view away."""
     fine = image - sum(np.roll(image, step, axis) for axis in range(3) for step in (-1, 1)) / 6
-    energy = max(float(np.mean(fine**2)), 1e-12)
-    found = [np.mean(fine * np.roll(fine, n // 2, axis)) for axis, n in enumerate(image.shape)]
-    return np.array(found) / energy
+    energy = np.abs(np.fft.fftn(fine)) ** 2
+    # A ghost is in all of k-space; a single strong point would look like one, or like its opposite.
+    energy = np.minimum(energy, np.quantile(energy, 0.999))
+    found = []
+    for axis, n in enumerate(image.shape):
+        turns = np.cos(2 * np.pi * np.arange(n) * (n // 2) / n)
+        found.append(np.sum(energy * turns.reshape([-1 if a == axis else 1 for a in range(3)])))
+    return np.array(found) / max(float(energy.sum()), 1e-12)
 
 
 def likeness(before: np.ndarray, after: np.ndarray, away: np.ndarray, towards: np.ndarray) -> float:
@@ -118,7 +129,10 @@ def likeness(before: np.ndarray, after: np.ndarray, away: np.ndarray, towards: n
     Returns
     -------
     float
-        The cosine between the two, -1 to 1; 0 if the classes do not differ.
+        1 if the classes differ in the way in which the nuisance changes images, and as much; 0 if they do not
+        differ, or in other traits; -1 if they differ the other way round. Twice the inner product of the two
+        by the sum of their squared lengths: a cosine that falls where one is much the longer, as of a blur
+        that images of the two classes differ by a little.
     """
     if not len(away) or not len(towards):
         return 0.0
@@ -128,5 +142,5 @@ def likeness(before: np.ndarray, after: np.ndarray, away: np.ndarray, towards: n
     between = np.sign(between) * np.maximum(np.abs(between) - LEAST, 0)
     # A trait that is constant within the classes would rule alone.
     between, step = np.arcsinh(between), np.arcsinh((after - before).mean(axis=0) / spread)
-    sizes = float(np.linalg.norm(between) * np.linalg.norm(step))
-    return float(between @ step) / sizes if sizes > 1e-9 else 0.0
+    sizes = float(between @ between + step @ step)
+    return 2 * float(between @ step) / sizes if sizes > 1e-9 else 0.0

@@ -1,9 +1,9 @@
 // One job: its volume as it forms, its curves, its facts.
 
 import { draw, sample } from "./curves.js";
-import { Refused, json, pause } from "./server.js";
+import { json, passes, pause } from "./server.js";
 import { Volumes } from "./volumes.js";
-import { duration, element, facts, figure, objectiveName, over, state, time } from "./words.js";
+import { controlName, duration, element, facts, figure, jobName, state, time } from "./words.js";
 
 const by = (id) => document.getElementById(id);
 const STOPS = {
@@ -37,14 +37,17 @@ class View {
   tell() {
     const { job } = this;
     const { request } = job;
-    const others = request.batch?.length ?? 0;
-    by("unit").textContent = objectiveName(request.objective) + (others ? ` and ${others} more` : "");
+    const control = controlName(request);
+    by("unit").textContent = jobName(request.objective, request.batch?.length, control);
     document.title = `${by("unit").textContent}, neurofv`;
     by("of").textContent = `${request.model}, version ${request.version ?? ""}. ${job.name}`;
     this.tellState();
     by("failure").hidden = !job.error;
     by("failure").textContent = job.error ? `${job.error.message} (${job.error.reason})` : "";
+    const spreads = control ? "the control's own spreads, not those of real images" : "spreads of real images";
+    by("objective-name").textContent = `Objective by step, in ${spreads}`;
     facts(by("facts"), [
+      ["Control", control && `${control}: the volume shows nothing that the model has learned`],
       ["Owner", job.owner],
       ["Created", time(job.create_time)],
       ["Started", time(job.start_time)],
@@ -138,6 +141,8 @@ class View {
     for (;;) {
       const page = await json(`${this.name}/events?after=${this.after}`, this.signal);
       page.events.forEach((event) => this.take(event));
+      // What a job has done so far is shown once, not on the way there.
+      if (page.more) continue;
       if (this.stale) {
         this.stale = false;
         await this.refresh();
@@ -145,9 +150,9 @@ class View {
       this.tellState();
       this.draw();
       await this.volumes.update();
-      if (page.last) return;
+      if (page.last && !this.volumes.news) return;
       // Steps of a few milliseconds come in pages, not one by one.
-      await pause(page.events.length ? 250 : 0, this.signal);
+      await pause(this.volumes.news ? this.volumes.rest : page.events.length ? 250 : 0, this.signal);
     }
   }
 }
@@ -160,12 +165,11 @@ export async function showJob(name, signal, trouble) {
     try {
       await view.follow();
       await view.refresh();
-      trouble(null);
+      if (!view.volumes.failed) trouble(null);
       return;
     } catch (error) {
       // A server that starts again goes on with the job, and this page with its events.
-      const gone = error instanceof Refused && error.status < 500 && error.status !== 429;
-      if (signal.aborted || gone) throw error;
+      if (signal.aborted || !passes(error)) throw error;
       trouble(error);
       await pause(2000, signal);
       await view.refresh().then(() => trouble(null), () => {});

@@ -1,7 +1,7 @@
 // The lists of jobs and of models.
 
 import { json, pause } from "./server.js";
-import { element, objectiveName, over, state, time } from "./words.js";
+import { element, jobName, over, state, time } from "./words.js";
 
 const EVERY = 3000;
 const by = (id) => document.getElementById(id);
@@ -29,8 +29,7 @@ function jobRow(job) {
   const row = element("tr");
   row.dataset.job = job.name;
   const unit = element("td");
-  const more = job.others ? ` and ${job.others} more` : "";
-  const link = element("a", objectiveName(job.objective) + more);
+  const link = element("a", jobName(job.objective, job.others, job.control));
   link.href = `#/${job.name}`;
   unit.append(link);
   const mark = element("td");

@@ -2,7 +2,7 @@
 
 import { showJob } from "./job.js";
 import { showJobs, showModels } from "./lists.js";
-import { Refused, forget, json, keep, pause, token } from "./server.js";
+import { Refused, forget, json, keep, passes, pause, token } from "./server.js";
 
 const by = (id) => document.getElementById(id);
 const SECTIONS = ["enter", "jobs", "models", "job"];
@@ -47,7 +47,7 @@ async function run(signal, show, names) {
       if (signal.aborted) return;
       if (error.status === 401) return askForToken(error);
       trouble(error);
-      if (error instanceof Refused && error.status < 500 && error.status !== 429) return;
+      if (!passes(error)) return;
       await pause(3000, signal).catch(() => {});
       if (signal.aborted) return;
       trouble(null);

@@ -10,6 +10,9 @@ export class Refused extends Error {
   }
 }
 
+// Whether asking again may help: a server that is away or busy, or none at all.
+export const passes = ({ status }) => status === undefined || status >= 500 || status === 429;
+
 export const token = () => sessionStorage.getItem(KEY);
 export const keep = (text) => sessionStorage.setItem(KEY, text);
 export const forget = () => sessionStorage.removeItem(KEY);

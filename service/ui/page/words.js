@@ -14,7 +14,7 @@ function unitName(term) {
 
 const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
-export function objectiveName(objective) {
+function objectiveName(objective) {
   const [first, ...others] = objective?.terms ?? [];
   if (!first) return "a visualization";
   const silenced = (term) => term.sense === "SENSE_MINIMIZE";
@@ -24,6 +24,15 @@ export function objectiveName(objective) {
     return `${name} against ${counted(others.length, "other")}`;
   }
   return `${name} and ${counted(others.length, "more term")}`;
+}
+
+export function jobName(objective, others, control) {
+  return objectiveName(objective) + (others ? ` and ${others} more` : "") + (control ? `, control: ${control}` : "");
+}
+
+// A request's control, as the list of jobs names it; empty for the model as it is.
+export function controlName({ control }) {
+  return control ? `random weights, seed ${control.random_weights?.seed ?? 0}` : "";
 }
 
 export const state = (name) => (name ?? "").replace("JOB_STATE_", "").toLowerCase();

@@ -250,6 +250,10 @@ def test_without_a_viewer_the_page_keeps_its_views_and_says_how_to_get_it(
             {"shortcuts": {"tested": ["ringing"], "found": []}},
             "No shortcut found among 1 kind Tested: ringing.",
         ),
+        (
+            {"shortcuts": {"tested": [], "found": [], "untestable": "all answers are of one class"}},
+            "Shortcuts could not be tested all answers are of one class. Whether there are any is not known.",
+        ),
         ({"thresholds": [], "passed": True}, "No threshold was set"),
         ({"failed": []}, "Nothing: every picture that the plan asks for was made."),
     ],

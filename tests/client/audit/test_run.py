@@ -20,8 +20,11 @@ import yaml
 
 import neurofv
 from models import ZOO
+from neurofv.audit import probing
+from neurofv.audit.grid import affine_of, on_grid
 from neurofv.audit.plan import schema
 from neurofv.audit.progress import Progress
+from neurofv.audit.shortcuts import Untestable
 from tests.client.running import Restarted, wait_for
 from tests.client.test_command import NEUROFV, command, environment
 from tests.compat.test_bids import validate
@@ -130,7 +133,8 @@ def test_exemplars_are_the_images_that_drive_a_unit_most(running: Restarted, aud
     images = audited.parent / "images"
     with neurofv.Client(running.target) as client:
         logits = {
-            path.name: client.probe("growth", path).logits[1] for path in sorted(images.rglob("*.nii.gz"))
+            path.relative_to(images).as_posix(): client.probe("growth", path).logits[1]
+            for path in sorted(images.rglob("*.nii.gz"))
         }
     told = {exemplar["image"]: exemplar["activation"] for exemplar in grown["exemplars"]}
     assert told == logits
@@ -147,8 +151,35 @@ def test_activations_are_compared_with_real_images(audited: Path) -> None:
     assert units[0]["pictures"][1]["evaluation"]["path"] is None
 
 
-def test_shortcuts_are_looked_for_if_the_plan_asks(running: Restarted, tmp_path: Path) -> None:
-    write_images(tmp_path / "images")
+def finer(image: Path) -> None:
+    """Halve an image's voxels, off the grid by a quarter of its own, turn it, and put air on two sides."""
+    whole = nibabel.load(image)
+    voxels = whole.get_fdata(dtype=np.float32).repeat(2, 0).repeat(2, 1).repeat(2, 2)
+    voxels[:8] = voxels[-8:] = 0
+    if image.parent.name == "unchanged":
+        # To the network the cut looks like growth, unless what is left does not.
+        voxels[16:48, 10:34, 10:34] *= 3
+    affine = whole.affine @ np.diag([0.5, 0.5, 0.5, 1])
+    nibabel.save(nibabel.Nifti1Image(np.flip(voxels, 0), affine @ flipped(len(voxels))), image)
+
+
+def flipped(length: int) -> np.ndarray:
+    turn = np.diag([-1.0, 1, 1, 1])
+    turn[0, 3] = length - 1
+    return turn
+
+
+def refuse(*_: Any) -> None:
+    raise Untestable("all answers are of one class")
+
+
+def test_shortcuts_are_looked_for_if_the_plan_asks(
+    running: Restarted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, out = tmp_path / "images", tmp_path / "out"
+    write_images(images)
+    for image in images.rglob("*.nii.gz"):
+        finer(image)
     plan = {
         **PLAN,
         "units": [{"classes": ["grown"]}],
@@ -161,11 +192,44 @@ def test_shortcuts_are_looked_for_if_the_plan_asks(running: Restarted, tmp_path:
     }
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
     with neurofv.Client(running.target) as client:
-        report = client.audit(tmp_path / "plan.yaml", tmp_path / "out")
+        # What the audit shows of an image off the grid is what the server makes of it.
+        space = client.model("growth").input
+        for image in images.rglob("*.nii.gz"):
+            ours = nibabel.Nifti1Image(on_grid(image, space), affine_of(space))
+            answer = client.probe("growth", image).logits
+            assert client.probe("growth", ours).logits == pytest.approx(answer, abs=1e-4)
+            assert ("unchanged", "grown")[int(np.argmax(answer))] == image.parent.name
+        # An image that does not serve is named before anything is made or bound.
+        nibabel.save(nibabel.Nifti1Image(np.ones((9, 9, 9, 2)), np.eye(4)), images / "series.nii.gz")
+        with pytest.raises(neurofv.InvalidRequest, match="the server refuses it") as caught:
+            client.audit(tmp_path / "plan.yaml", out)
+        assert (caught.value.field, caught.value.value) == ("images", "series.nii.gz")
+        assert not out.exists()
+        (images / "series.nii.gz").unlink()
+        report = client.audit(tmp_path / "plan.yaml", out)
+        # These pictures depend on no image: another one may come.
+        shutil.copy(images / "grown" / "grown0.nii.gz", images / "more.nii.gz")
+        answers, jobs = (
+            (out / "probes.jsonl").read_bytes(),
+            json.loads((out / "run.json").read_text())["jobs"],
+        )
+        again = client.audit(tmp_path / "plan.yaml", out)
+        monkeypatch.setattr(probing, "find_shortcuts", refuse)
+        untested = client.audit(tmp_path / "plan.yaml", out)
     jsonschema.Draft202012Validator(schema("report")).validate(report)
     kinds = {finding["kind"] for finding in report["shortcuts"]["found"]}
     assert kinds <= set(report["shortcuts"]["tested"])
     assert report["thresholds"] == [{"id": "shortcuts", "limit": 99, "value": len(kinds), "passed": True}]
+    assert (report["images"]["count"], again["images"]["count"]) == (4, 5)
+    assert again["shortcuts"] == report["shortcuts"]
+    assert (out / "probes.jsonl").read_bytes() == answers
+    assert json.loads((out / "run.json").read_text())["jobs"] == jobs
+    # What could not be tested is no error, and no reassurance either.
+    jsonschema.Draft202012Validator(schema("report")).validate(untested)
+    assert untested["shortcuts"] == {"tested": [], "found": [], "untestable": "all answers are of one class"}
+    assert untested["thresholds"] == [{"id": "shortcuts", "limit": 99, "value": None, "passed": False}]
+    assert "shortcuts could not be tested: all answers are of one class" in untested["summary"]
+    assert "no shortcut was found" not in "".join(untested["summary"])
 
 
 def test_the_volumes_are_a_derivative_of_bids(audited: Path) -> None:

@@ -5,8 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from neurofv.audit.nuisances import Place, battery
-from neurofv.audit.shortcuts import Effect, find_shortcuts, judge, measure_effects, movement
+from neurofv.audit.battery import battery
+from neurofv.audit.movement import movement
+from neurofv.audit.nuisances import Place
+from neurofv.audit.shortcuts import Effect, Untestable, find_shortcuts, judge, measure_effects
 
 SHAPE, AFFINE = (20, 24, 20), np.array([[-8.0, 0, 0, 76], [0, 8, 0, -92], [0, 0, 8, -76], [0, 0, 0, 1]])
 AXES = [np.linspace(-1, 1, n) for n in SHAPE]
@@ -58,7 +60,7 @@ def planted(kind: str, image: np.ndarray, seed: int) -> np.ndarray:
     elif kind == "noise":
         changed += MASK * rng.normal(0, 15, SHAPE)
     elif kind == "bias field":
-        changed *= 1 + 0.15 * Y
+        changed *= 1 + 0.3 * Y
     elif kind == "cut edge":
         changed[:, :, 17:] = 0
     elif kind == "side marker":
@@ -148,7 +150,7 @@ def test_findings_are_large_and_alike_and_come_by_both() -> None:
         [
             effect("bias field", 0.6, 0.65),
             effect("noise", 0.5, 0.9),
-            effect("smoothing", 0.9, 0.7),
+            effect("smoothing", 0.9, 0.5),
             effect("ghosting", 0.1, 0.9),
             effect("intensity", 0.9, 0.3),
         ]
@@ -167,6 +169,15 @@ def test_nuisances_keep_air_empty_unless_they_lie_in_it() -> None:
             assert (changed >= 0).all()
             in_air = np.any(changed[~MASK] != 0)
             assert in_air == (kind in ("corner marker", "side marker") and "emptied" not in variant.words)
+
+
+@pytest.mark.parametrize("members", [(0, 2, 4, 6), (0, 1, 2, 4, 6)])
+def test_images_of_one_class_are_no_reason_for_calm(members: tuple[int, ...]) -> None:
+    images = cohort("corner marker")
+    logits = reader(corner, images)
+    chosen = [images[index] for index in members]
+    with pytest.raises(Untestable, match=r"class 0: 4.*each of two classes"):
+        find_shortcuts(logits, chosen, AFFINE, MASK)
 
 
 def test_images_that_do_not_fit_are_refused() -> None:

@@ -57,6 +57,7 @@ neurofv_stored_bytes gauge
 neurofv_storage_free_bytes gauge
 neurofv_storage_commit_seconds histogram
 neurofv_storage_faults counter kind
+neurofv_ui_requests counter method status
 """
 VERSIONS = {"version": "1", "torch": "2", "python": "3"}
 
@@ -81,6 +82,7 @@ def test_every_promised_metric_is_declared_and_no_other() -> None:
 
 def test_no_label_can_tell_of_a_job_or_a_person() -> None:
     allowed = {"model", "state", "reason", "kind", "device", "version", "revision", "torch", "python"}
+    allowed |= {"method", "status"}
     for line in filter(None, PROMISED.splitlines()):
         assert {label for label in line.split()[2:] if not label.startswith("grpc_")} <= allowed, line
 

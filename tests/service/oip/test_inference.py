@@ -1,14 +1,23 @@
 """Who waits for a network: turns, leavers, a full queue, a server that shuts down."""
 
 import asyncio
+import json
+import threading
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from models import ZOO, read_bundle
+from neurofv.audit_log import read_lines
 from neurofv.v1 import visualization_service_pb2 as vis
 from service.errors import Draining, QueueFull, WorkerLost
+from service.jobs.probe import Probe
 from service.oip import open_inference_pb2 as oip
 from service.oip.inference import Inference
 from service.oip.tensors import LOGITS, PROBABILITIES, add_output
+from service.rpc import visualization
+from tests.house import House
 
 
 class Network:
@@ -93,19 +102,58 @@ async def test_who_leaves_in_the_queue_is_never_shown() -> None:
 async def test_a_full_queue_and_a_drain_refuse() -> None:
     network, draining = Network(), False
     inference = Inference(network, lambda: draining)  # type: ignore[arg-type]
-    waiting = [asyncio.create_task(inference.infer(_parts(str(number)))) for number in range(64)]
+
+    async def ask(name: str) -> oip.ModelInferResponse:
+        with inference.place():
+            return await inference.infer(_parts(name))
+
+    waiting = [asyncio.create_task(ask(str(number))) for number in range(64)]
     await _settle()
     with pytest.raises(QueueFull, match="64 requests wait"):
-        await inference.infer(_parts("one more"))
+        await ask("one more")
     draining = True
     with pytest.raises(Draining):
-        await inference.infer(_parts("late"))
+        await ask("late")
     network.go_on.set()
     found = await asyncio.gather(*waiting, return_exceptions=True)
     # What is in the worker is answered; who waits hears that the server shuts down.
     assert not isinstance(found[0], Exception)
     assert all(isinstance(answer, Draining) for answer in found[1:])
     assert network.asked == ["0"]
+
+
+async def test_a_place_is_held_while_images_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many requests wait in memory as was said, and no act is recorded that is then refused."""
+    bundle, go_on, read = read_bundle(ZOO / "growth" / "1"), threading.Event(), []
+
+    def slow(request: vis.ProbeRequest, *_: object) -> Probe:
+        assert go_on.wait(20)
+        read.append(request.model)
+        return Probe(request, bundle, np.zeros(1, np.float32))
+
+    monkeypatch.setattr(visualization, "read_probe", slow)
+    house, network = await House(tmp_path).open(), Network()
+    network.go_on.set()
+    inference = Inference(network, lambda: False)  # type: ignore[arg-type]
+    service = visualization.VisualizationService(house.desk, house.metrics, inference)
+
+    def ask(name: str) -> "asyncio.Task[vis.ProbeResponse]":
+        return asyncio.create_task(service.Probe(vis.ProbeRequest(model=name), None))  # type: ignore[arg-type]
+
+    waiting = [ask(str(number)) for number in range(64)]
+    await _settle()
+    waiting[63].cancel()  # whose image waits to be read
+    with pytest.raises(QueueFull):
+        await ask("one more")
+    go_on.set()
+    done = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [answer.model for answer in done[:63]] == [str(number) for number in range(63)]
+    assert isinstance(done[63], asyncio.CancelledError)
+    assert (await ask("later")).model == "later"
+    assert read == [*map(str, range(64)), "later"]
+    acts = [json.loads(line)["action"] for line in read_lines(tmp_path / "audit.jsonl")]
+    assert acts.count("model.probe") == len(network.asked) == 64
+    await house.close()
 
 
 async def test_a_probe_takes_turns_with_volumes() -> None:

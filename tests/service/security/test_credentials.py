@@ -10,8 +10,10 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,6 +22,7 @@ import jwt
 import pytest
 
 from neurofv.v1 import model_service_pb2 as pb
+from service.security import credentials
 from service.security.credentials import CredentialsRefused, TokenFile, WatchedFile
 from service.security.identity import Principal, Role
 from service.security.jwts import JwtExpired, JwtVerifier
@@ -174,6 +177,45 @@ def test_a_revoked_token_ends_at_once(guarded: RunningServer) -> None:
     assert str(file) not in json.dumps(guarded.log)
 
 
+def test_no_thread_goes_on_with_a_revoked_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second thread that comes while the file is read again waits for what it says now."""
+    tokens = TokenFile(write_tokens(tmp_path / "tokens.toml"))
+    (tmp_path / "tokens.toml").write_text("")
+    reading, go_on, parse = threading.Event(), threading.Event(), credentials.parse_tokens
+
+    def slow(*arguments: str) -> list[credentials.Token]:
+        reading.set()
+        assert go_on.wait(20)
+        return parse(*arguments)
+
+    monkeypatch.setattr(credentials, "parse_tokens", slow)
+
+    def ask() -> object:
+        tokens.refresh()
+        return tokens.find(TOKENS["viewer"])
+
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(ask)
+        assert reading.wait(20)
+        second = threads.submit(ask)
+        with suppress(TimeoutError):
+            assert second.result(0.2) is None
+        go_on.set()
+        assert (first.result(20), second.result(20)) == (None, None)
+
+
+def test_a_file_that_was_mended_is_read_again(tmp_path: Path) -> None:
+    path = write_tokens(tmp_path / "tokens.toml")
+    tokens = TokenFile(path)
+    path.chmod(0o644)
+    with pytest.raises(CredentialsRefused, match="chmod 600"):
+        tokens.refresh()
+    assert tokens.find(TOKENS["viewer"]) is None
+    path.chmod(0o600)
+    tokens.refresh()
+    assert tokens.find(TOKENS["viewer"]) == (Principal("viewer", Role.VIEWER), False)
+
+
 def test_a_jwt_needs_its_own_key(tmp_path: Path) -> None:
     file = tmp_path / "key.pem"
     file.write_bytes(public_pem("ES256"))
@@ -313,6 +355,7 @@ def test_a_secret_of_root_is_the_group_of_the_servers_to_read(
     code = f"""
 import os
 from pathlib import Path
+from service.security import credentials
 from service.security.credentials import CredentialsRefused, WatchedFile
 file = os.open({str(tokens)!r}, os.O_RDONLY)
 os.setgroups([]); os.setgid(10001); os.setuid(10001)

@@ -52,6 +52,7 @@ def mutual(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> It
         tls_client_ca=authority.file,
         certificate_roles='{"pacs.hospital.example": "viewer", "prober": "viewer"}',
         tokens=write_tokens(tmp_path_factory.mktemp("mutual") / "tokens.toml"),
+        ui=False,
     )
     yield running
     assert running.stop() == 0
@@ -134,6 +135,11 @@ def test_a_foreign_certificate_or_none_does_not_get_through_tls(
     assert mutual.check() == 1
 
 
+def test_without_the_setting_there_is_no_page(mutual: RunningServer) -> None:
+    assert [mutual.get(path)[0] for path in ("/ui", "/ui/", "/ui/api/jobs", "/ui/api/door")] == [404] * 4
+    assert mutual.get("/livez")[0] == 200
+
+
 def test_a_renewed_certificate_is_served_without_a_restart(
     authority: Authority, stranger: Authority, tmp_path: Path
 ) -> None:
@@ -211,6 +217,18 @@ def test_open_doors_are_refused_with_the_remedies(chosen: dict, words: list[str]
 @pytest.mark.parametrize("more", [{"ui": False}, {"tokens": "t"}, {"insecure": True}])
 def test_jobs_are_not_shown_to_a_network_unsaid(more: dict) -> None:
     check_doors(Settings(http_host="0.0.0.0", **TLS, **more))
+
+
+@pytest.mark.parametrize("more", [{"tokens": "t"}, {"jwt_keys": "k", "jwt_issuer": "i", "jwt_audience": "a"}])
+def test_the_page_is_no_way_round_client_certificates(more: dict) -> None:
+    chosen = TLS | {"tls_client_ca": "c"} | more
+    words = "'0.0.0.0', where /ui .* no certificate of NEUROFV_TLS_CLIENT_CA.*NEUROFV_UI=false.*127.0.0.1"
+    with pytest.raises(DoorsRefused, match=f"^NEUROFV_HTTP_HOST is {words}"):
+        check_doors(Settings(http_host="0.0.0.0", **chosen))
+    for other in ({"http_host": "0.0.0.0", "ui": False}, {"http_host": "127.0.0.1"}):
+        check_doors(Settings(**other, **chosen))
+    # With certificates alone the page lets nobody in, and others may come for /metrics.
+    check_doors(Settings(http_host="0.0.0.0", **TLS, tls_client_ca="c"))
 
 
 @pytest.mark.parametrize(

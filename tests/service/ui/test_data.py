@@ -1,97 +1,30 @@
 """The data behind the page, over HTTP, with everything real but the optimizer."""
 
 import asyncio
-import http.client
+import gzip
 import json
+import os
 import re
 import socket
+import subprocess
+import sys
 import threading
-import time
-from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
 from datetime import timedelta
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import pytest
+import structlog
 
-from benchmarks.reliability.quick import QuickExecutor
-from neurofv.v1 import visualization_service_pb2 as vis
-from service.jobs.job import Job, Outcome
-from service.observability.http import OperatorServer
-from service.rpc.jobs import JobService
-from service.rpc.models import ModelService
-from service.security.doors import Doors
-from service.security.identity import Principal, Role, set_caller
-from service.storage.records import Record
-from service.ui import api, application
-from service.ui.api import Api
-from service.ui.application import Ui
-from tests.house import House
+from service.ui import api, places
+from service.ui.viewer import read_viewer
 from tests.service.requests import CUBE, request
 from tests.service.security.authorities import NOW, TOKENS, write_tokens
+from tests.service.ui.site import STEPS, Site, open_site
 
-STEPS = 200
-ASKED = request(CUBE, f"steps: {STEPS} snapshot_every: 0")
 OTHER = "nfv_other-0123456789abcdefghijklmnopqrstuvwxyz"
 LATE = "nfv_late-0123456789abcdefghijklmnopqrstuvwxyz"
-
-
-class Still(QuickExecutor):
-    """Takes a job up and does nothing until it is paused."""
-
-    async def run(self, jobs: Sequence[Job]) -> AsyncIterator[tuple[Job, Outcome]]:
-        while not self._pausing:
-            await asyncio.sleep(0.01)
-        for job in jobs:
-            yield job, Outcome(vis.JOB_STATE_QUEUED)
-
-
-class Site:
-    """The page's port in front of a house."""
-
-    def __init__(self, house: House, doors: Doors) -> None:
-        jobs = JobService(house.desk, house.metrics)
-        ui = Ui(
-            doors, Api(house.desk, ModelService(house.desk.repository), jobs, house.metrics), house.metrics
-        )
-        self.house, self.doors = house, doors
-        self.server = OperatorServer(("127.0.0.1", 0), house.metrics.registry, lambda: True, doors.http, ui)
-        self._threads = ThreadPoolExecutor(80)
-
-    def ask(
-        self, path: str, token: str = "", method: str = "GET", **headers: str
-    ) -> tuple[int, dict[str, str], bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=60)
-        if token:
-            headers["Authorization"] = f"Bearer {token}"
-        connection.request(method, path, headers=headers)
-        answer = connection.getresponse()
-        found = answer.status, {key.lower(): value for key, value in answer.getheaders()}, answer.read()
-        connection.close()
-        return found
-
-    def begin(self, *arguments: Any, **headers: str) -> asyncio.Future:
-        """Ask from a thread, for the loop of the test is the server's."""
-        loop = asyncio.get_running_loop()
-        return loop.run_in_executor(self._threads, lambda: self.ask(*arguments, **headers))
-
-    async def json(self, path: str, token: str = "") -> Any:
-        status, _, body = await self.begin(path, token)
-        assert status == 200, body
-        return json.loads(body)
-
-    async def create(self, owner: str = "local", ends: bool = True) -> Record:
-        set_caller(Principal(owner, Role.SUBMITTER))
-        record = await self.house.desk.create(ASKED)
-        while ends and not self.house.store.get(record.id).over:
-            await asyncio.sleep(0.01)
-        return record
-
-
-async def open_site(folder: Path, executor: type = QuickExecutor, **settings: Any) -> Site:
-    house = await House(folder, executor, audit_log=folder / "doors.jsonl", **settings).open()
-    return Site(house, Doors(house.settings, house.metrics))
 
 
 @pytest.fixture
@@ -99,9 +32,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
     """Open to everybody on this machine."""
     found = await open_site(tmp_path)
     yield found
-    found.server.close()
-    await found.doors.close()
-    await found.house.close()
+    await found.close()
 
 
 @pytest.fixture
@@ -110,9 +41,7 @@ async def guarded(tmp_path: Path) -> AsyncIterator[Site]:
     more = {"other": (OTHER, "submitter", None), "late": (LATE, "admin", NOW - timedelta(seconds=1))}
     found = await open_site(tmp_path, tokens=write_tokens(tmp_path / "tokens.toml", **more))
     yield found
-    found.server.close()
-    await found.doors.close()
-    await found.house.close()
+    await found.close()
 
 
 async def test_who_may_see_what(guarded: Site) -> None:
@@ -173,6 +102,33 @@ async def test_refusals_are_counted_and_recorded_as_with_grpc(guarded: Site, tmp
     assert metric("neurofv_auth_failures_total", {"reason": "CREDENTIAL_INVALID"}) == before
 
 
+async def test_requests_are_counted_by_what_was_asked_and_answered(guarded: Site) -> None:
+    record = await guarded.create("submitter")
+    asked = (
+        ("/ui/api/caller", TOKENS["viewer"], "neurofv.v1.ModelService/ListModels", "200"),
+        ("/ui/api/models", "wrong", "neurofv.v1.ModelService/ListModels", "401"),
+        (
+            f"/ui/api/{record.name}/volumes/final",
+            TOKENS["submitter"],
+            "neurofv.v1.JobService/ReadVolume",
+            "200",
+        ),
+        (
+            f"/ui/api/{record.name}/events?after=x",
+            TOKENS["submitter"],
+            "neurofv.v1.JobService/WatchJob",
+            "400",
+        ),
+        (f"/ui/api/{record.name}", TOKENS["viewer"], "neurofv.v1.JobService/GetJob", "404"),
+        ("/ui/api/nothing", TOKENS["viewer"], "unknown", "404"),
+    )
+    for path, token, method, status in asked:
+        assert (await guarded.begin(path, token))[0] == int(status)
+        labels = {"method": method, "status": status}
+        found = guarded.house.metrics.registry.get_sample_value("neurofv_ui_requests_total", labels)
+        assert (path, found) == (path, 1)
+
+
 async def test_events_come_in_pages_without_gaps(site: Site) -> None:
     record = await site.create()
     path, after, numbers, kinds = f"/ui/api/{record.name}/events", 0, [], set()
@@ -181,6 +137,7 @@ async def test_events_come_in_pages_without_gaps(site: Site) -> None:
         assert len(page["events"]) <= api._MOST_EVENTS
         numbers += [int(event["sequence"]) for event in page["events"]]
         kinds |= {key for event in page["events"] for key in event} - {"sequence", "time"}
+        assert page["more"] is (len(page["events"]) == api._MOST_EVENTS)
         if page["last"]:
             break
         after = numbers[-1]
@@ -228,6 +185,9 @@ async def test_the_list_names_units_and_goes_on(site: Site, monkeypatch: pytest.
         ("lesion-shapes", STEPS, "JOB_STATE_SUCCEEDED")
     }
     assert rows[0]["objective"]["terms"][0]["class_logit"]["class_name"] == "cube"
+    await site.house.desk.create(request(CUBE, f"steps: {STEPS} control {{ random_weights {{ seed: 5 }} }}"))
+    newest = (await site.json("/ui/api/jobs"))["jobs"]
+    assert [row["control"] for row in newest] == ["random weights, seed 5", ""]
 
 
 async def test_the_page_forbids_all_but_its_own(site: Site) -> None:
@@ -239,6 +199,8 @@ async def test_the_page_forbids_all_but_its_own(site: Site) -> None:
         assert "default-src 'none'" in policy
         assert "frame-ancestors 'none'" in policy
         assert "unsafe" not in policy
+        assert "script-src 'self';" in policy
+        assert "://" not in policy
         assert (headers["x-content-type-options"], headers["cache-control"]) == ("nosniff", "no-store")
         assert "set-cookie" not in headers
         assert not [name for name in headers if name.startswith("access-control")]
@@ -249,7 +211,7 @@ async def test_the_page_forbids_all_but_its_own(site: Site) -> None:
 
 
 def test_the_page_s_files_hold_nothing_inline_and_name_no_host() -> None:
-    folder = Path(application.__file__).parent / "page"
+    folder = files("service.ui") / "page"
     page = (folder / "index.html").read_text()
     assert "<style" not in page
     assert " style=" not in page
@@ -261,6 +223,54 @@ def test_the_page_s_files_hold_nothing_inline_and_name_no_host() -> None:
         assert "innerHTML" not in text
 
 
+async def test_the_viewer_is_one_file_that_browsers_may_keep(tmp_path: Path) -> None:
+    script = tmp_path / "niivue.umd.js"
+    script.write_text("globalThis.niivue = {};")
+    site = await open_site(tmp_path, viewer=read_viewer(str(script)))
+    try:
+        assert (await site.json("/ui/api/door"))["viewer"] is True
+        status, plain, body = await site.begin("/ui/niivue.js")
+        assert (status, plain["content-type"]) == (200, "text/javascript; charset=utf-8")
+        assert body.decode().endswith(script.read_text())
+        assert b"BSD 2-Clause License" in body
+        _, packed, smaller = await site.begin("/ui/niivue.js", **{"Accept-Encoding": "deflate, gzip, br"})
+        assert (packed["content-encoding"], gzip.decompress(smaller)) == ("gzip", body)
+        assert (packed["vary"], packed["cache-control"]) == ("Accept-Encoding", "no-cache")
+        assert packed["etag"] == plain["etag"]
+        status, headers, nothing = await site.begin("/ui/niivue.js", **{"If-None-Match": plain["etag"]})
+        assert (status, nothing) == (304, b"")
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert (await site.begin("/ui/niivue.js", **{"If-None-Match": 'W/"other"'}))[0] == 200
+    finally:
+        await site.close()
+
+
+async def test_without_a_viewer_there_is_no_such_file(site: Site) -> None:
+    assert (await site.json("/ui/api/door"))["viewer"] is False
+    assert (await site.begin("/ui/niivue.js"))[0] == 404
+
+
+def test_a_viewer_that_is_missing_is_logged_and_one_that_is_not_wanted_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with structlog.testing.capture_logs() as lines:
+        assert read_viewer("none") is None
+        assert lines == []
+        assert read_viewer("") is None
+    assert [line["event"] for line in lines] == ["ui_without_viewer"]
+    assert "make viewer" in lines[0]["why"]
+
+
+def test_a_named_viewer_that_cannot_be_read_ends_the_start(tmp_path: Path) -> None:
+    file = tmp_path / "niivue.tgz"
+    chosen = {"NEUROFV_VIEWER": str(file), "NEUROFV_DATA": str(tmp_path), "NEUROFV_HTTP_PORT": "0"}
+    command = [sys.executable, "-m", "service"]
+    ended = subprocess.run(command, env=os.environ | chosen, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 1
+    assert f"NEUROFV_VIEWER is {str(file)!r}: name NiiVue's niivue.umd.js" in ended.stderr
+
+
 async def test_a_name_of_elsewhere_does_not_reach_an_open_page(site: Site) -> None:
     """A site whose name is pointed at 127.0.0.1 (DNS rebinding) would read along otherwise."""
     for host in ("127.0.0.1", "localhost:8002", "[::1]:8002", "127.0.0.1:1"):
@@ -270,81 +280,11 @@ async def test_a_name_of_elsewhere_does_not_reach_an_open_page(site: Site) -> No
         assert (await site.begin("/metrics", Host=host))[0] == 200
 
 
-async def test_waiting_pages_take_no_place_from_probes_and_hold_up_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(api, "_LONGEST_WAIT", 30.0)
-    site = await open_site(tmp_path, Still)
-    try:
-        record = await site.create(ends=False)
-        while site.house.store.get(record.id).state != vis.JOB_STATE_RUNNING:
-            await asyncio.sleep(0.01)
-        last = site.house.store.get(record.id).last_sequence
-        path = f"/ui/api/{record.name}/events?after={last}"
-        waiting = [site.begin(path) for _ in range(application._MOST_AT_ONCE + 8)]
-        while sum(answer.done() for answer in waiting) < 8:
-            await asyncio.sleep(0.01)
-        assert max([await _gap(site) for _ in range(20)]) < 2.0
-        assert [answer.result()[0] for answer in waiting if answer.done()] == [503] * 8
-        # News reach all who wait, at once.
-        await site.house.desk.cancel(record)
-        statuses = [(await answer)[0] for answer in waiting]
-        assert statuses.count(200) == application._MOST_AT_ONCE
-        # All places are free again.
-        assert (await site.begin("/ui/api/jobs"))[0] == 200
-    finally:
-        site.server.close()
-        await site.doors.close()
-        await site.house.close()
-
-
-async def _gap(site: Site) -> float:
-    """Ask a probe while others wait; return for how long the server's loop, which is this one, was away."""
-    begun = time.monotonic()
-    await asyncio.sleep(0.01)
-    gap = time.monotonic() - begun
-    assert (await site.begin("/livez"))[0] == 200
-    return gap
-
-
-async def test_a_page_that_waits_is_told_when_the_server_ends(tmp_path: Path) -> None:
-    site = await open_site(tmp_path, Still)
-    record = await site.create(ends=False)
-    while site.house.store.get(record.id).state != vis.JOB_STATE_RUNNING:
-        await asyncio.sleep(0.01)
-    last = site.house.store.get(record.id).last_sequence
-    waiting = site.begin(f"/ui/api/{record.name}/events?after={last}")
-    await asyncio.sleep(0.3)
-    await site.house.desk.dispatcher.drain(5)
-    site.house.desk.wake()
-    # Draining puts the job back into the queue, which is an event too.
-    status, _, body = await asyncio.wait_for(waiting, 10)
-    assert status in (200, 503)
-    if status == 503:
-        assert json.loads(body)["error"]["reason"] == "SERVER_DRAINING"
-    site.server.close()
-    await site.doors.close()
-    await site.house.close()
-
-
 async def test_readers_who_stop_give_their_places_back(site: Site) -> None:
     record = await site.create()
-    for _ in range(application._MOST_AT_ONCE + 4):
+    for _ in range(places.MOST_AT_ONCE + 4):
         with socket.create_connection(("127.0.0.1", site.server.port)) as plain:
             plain.sendall(f"GET /ui/api/{record.name}/volumes/final HTTP/1.0\r\n\r\n".encode())
     await asyncio.sleep(0.5)
     assert (await site.begin("/ui/api/jobs"))[0] == 200
     assert threading.active_count() < 200
-
-
-async def test_without_the_setting_there_is_no_page(tmp_path: Path) -> None:
-    house = await House(tmp_path, audit_log=tmp_path / "doors.jsonl").open()
-    doors = Doors(house.settings, house.metrics)
-    server = OperatorServer(("127.0.0.1", 0), house.metrics.registry, lambda: True, doors.http)
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
-    loop = asyncio.get_running_loop()
-    await loop.run_in_executor(None, lambda: connection.request("GET", "/ui/api/jobs"))
-    assert (await loop.run_in_executor(None, connection.getresponse)).status == 404
-    server.close()
-    await doors.close()
-    await house.close()

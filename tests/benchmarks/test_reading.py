@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from neurofv.audit.pictures import map_figures, read_pictures
+from benchmarks.shortcuts.reading import map_figures
 
 SHAPE, AFFINE = (20, 24, 20), np.diag([8.0, 8.0, 8.0, 1.0])
 AXES = np.meshgrid(*(np.linspace(-1, 1, n) for n in SHAPE), indexing="ij")
@@ -36,12 +36,3 @@ def test_a_map_tells_its_family(family: str, found: np.ndarray) -> None:
     figures = map_figures([found], AFFINE, MASK)
     ratios = {name: figures[name] / max(usual[name], 1e-6) for name in figures}
     assert max(ratios, key=ratios.__getitem__) == family
-
-
-def test_pictures_are_read_beside_the_control() -> None:
-    corner, reference = spot(slice(0, 3), slice(0, 3), slice(0, 3)), even()
-    blank = reference + np.where(MASK, 0.1, 0.1)
-    found = read_pictures([corner], reference, MASK, AFFINE, [blank])
-    assert found[0].kind == "corner marker"
-    assert found[0].effect > 2 * found[0].control
-    assert read_pictures([blank], reference, MASK, AFFINE, [blank]) == []

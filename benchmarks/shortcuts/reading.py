@@ -7,12 +7,11 @@ ringing, or a bias field from a contrast curve, so kinds share a family here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from neurofv.audit.nuisances import Place, grown
-from neurofv.audit.shortcuts import Finding
 
 FAMILIES: dict[str, tuple[str, ...]] = {
     "corner": ("corner marker",),
@@ -22,13 +21,6 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "coarse": ("bias field", "intensity"),
 }
 """What each figure of a map may stand for. No figure stands for a ghost, which is a brain on a brain."""
-WORDS = {
-    "corner": "corners of the field of view",
-    "side": "the air beside the head",
-    "edge": "one edge of the brain",
-    "fine": "the finest grain",
-    "coarse": "the coarsest shades",
-}
 
 
 def map_figures(maps: Sequence[np.ndarray], affine: np.ndarray, mask: np.ndarray) -> dict[str, float]:
@@ -104,50 +96,3 @@ def _rims(place: Place) -> list[np.ndarray]:
             rim.swapaxes(0, axis)[gone] = place.mask.swapaxes(0, axis)[gone]
             found.append(rim)
     return found
-
-
-def read_pictures(
-    pictures: Sequence[np.ndarray],
-    reference: np.ndarray,
-    mask: np.ndarray,
-    affine: np.ndarray,
-    controls: Sequence[np.ndarray],
-    least: Mapping[str, float] | float = 2.0,
-) -> list[Finding]:
-    """Say where the pictures of a model's classes lie that those of its random twin do not.
-
-    Parameters
-    ----------
-    pictures : sequence of numpy.ndarray
-        Final volumes of the class units, `(X, Y, Z)`, model units.
-    reference : numpy.ndarray
-        The reference brain that they began on.
-    mask : numpy.ndarray of bool
-        Where brains are.
-    affine : numpy.ndarray
-        Voxel to world in mm.
-    controls : sequence of numpy.ndarray
-        The same units' pictures of the network with random weights; they begin on the same brain.
-    least : mapping of str to float, or float
-        How many times the control's figure is reported, by family or for all.
-
-    Returns
-    -------
-    list of Finding
-        The largest first. Their kind is the family's only or first one; `evidence` names all that it may be.
-        Evidence beside `find_shortcuts`, not a verdict of its own: see docs/shortcuts.md for how often it
-        is right.
-    """
-    own = map_figures([each - reference for each in pictures], affine, mask)
-    other = map_figures([each - reference for each in controls], affine, mask)
-    found = []
-    for family, kinds in FAMILIES.items():
-        ratio = own[family] / max(other[family], 1e-6)
-        limit = least if isinstance(least, float | int) else least[family]
-        if ratio >= limit:
-            words = (
-                f"Pictures of the classes lie {ratio:.1f} times as much in {WORDS[family]} as the control's."
-            )
-            evidence: dict[str, object] = {"family": family, "may_be": list(kinds)}
-            found.append((ratio, Finding(kinds[0], words, own[family], other[family], evidence)))
-    return [finding for _, finding in sorted(found, key=lambda pair: -pair[0])]

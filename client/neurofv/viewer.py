@@ -1,8 +1,8 @@
-"""The 3D viewer of a report: NiiVue, as npm has it, at one version that is checked.
+"""The viewer of volumes: NiiVue, as npm has it, at one version that is checked.
 
-It is no part of this project's files. `make viewer`, or the first report, asks
-npm for the package and keeps it in the user's cache; without npm a report has
-its still views alone. `python -m neurofv.audit.viewer` does the same by hand.
+It is no part of this project's files. `make viewer`, or an audit's first report,
+asks npm for the package and keeps it in the user's cache, where the server's page
+finds it too. `python -m neurofv.viewer` does the same by hand.
 """
 
 import base64
@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+from importlib import resources
 from pathlib import Path
 
 from neurofv.errors import InvalidRequest
@@ -22,12 +23,13 @@ from neurofv.files import write_atomically
 PACKAGE, VERSION = "@niivue/niivue", "0.69.0"
 # As `npm view @niivue/niivue@0.69.0 dist.integrity` says.
 INTEGRITY = "sha512-YMjQvJgD1W2b7DuoxkwlC4VxbrgIePRJ5qyQzXKxi2v2MBVg285P/CIQyg46oDDGDIcaNlbd+MhtO/edMbXJkA=="
-# Names the script, or npm's package of it, or is `none` for reports without a viewer.
+# Names the script, or npm's package of it, or is `none` for pages without a viewer.
 SETTING = "NEUROFV_VIEWER"
 _SCRIPT = "package/dist/niivue.umd.js"
 _SECONDS = 120
 
 _log = logging.getLogger(__name__)
+_FAULTS = (OSError, subprocess.SubprocessError, ValueError, KeyError, tarfile.TarError)
 
 
 def viewer_script() -> str | None:
@@ -44,15 +46,45 @@ def viewer_script() -> str | None:
         The setting names a file that cannot be read or does not hold the script.
     """
     chosen = os.environ.get(SETTING, "")
+    script = kept_script(chosen)
+    if chosen or script is not None:
+        return script
+    try:
+        return _unpacked(_fetched())
+    except _FAULTS as error:
+        _log.warning("there is no 3D viewer: %s; name its file in %s", error, SETTING)
+        return None
+
+
+def kept_script(chosen: str) -> str | None:
+    """Return the viewer's script without asking npm.
+
+    Parameters
+    ----------
+    chosen : str
+        A path to `niivue.umd.js` or to npm's package of it (.tgz), or `none`; empty for the user's cache.
+
+    Returns
+    -------
+    str or None
+        JavaScript that defines `niivue`; None if none is wanted, or the cache has none.
+
+    Raises
+    ------
+    InvalidRequest
+        The file cannot be read or does not hold the script.
+    """
     if chosen.lower() == "none":
         return None
     if chosen:
-        return _named(Path(chosen))
-    try:
-        return _unpacked(_package())
-    except (OSError, subprocess.SubprocessError, ValueError, KeyError, tarfile.TarError) as error:
-        _log.warning("reports have no 3D viewer: %s; name its file in %s", error, SETTING)
-        return None
+        return _named(Path(chosen).expanduser())
+    package = _kept()
+    return None if package is None else _unpacked(package)
+
+
+def viewer_license() -> str:
+    """Return the license that goes with every copy of the script."""
+    return (resources.files("neurofv") / "niivue-license.txt").read_text(encoding="utf-8")
 
 
 def _named(path: Path) -> str:
@@ -60,27 +92,37 @@ def _named(path: Path) -> str:
     try:
         data = path.read_bytes()
         return _unpacked(data) if path.name.endswith(".tgz") else data.decode()
-    except (OSError, ValueError, KeyError, tarfile.TarError) as error:
+    except _FAULTS as error:
         remedy = f"name NiiVue's niivue.umd.js, npm's package (.tgz) of it, or `none` ({error})"
         raise InvalidRequest(SETTING, str(path), remedy) from None
 
 
-def _package() -> bytes:
-    """Return npm's package, from the cache if it is there and whole."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "neurofv"
-    path = cache / f"niivue-{VERSION}.tgz"
-    if path.exists() and _intact(data := path.read_bytes()):
-        return data
-    data = _fetched()
-    if not _intact(data):
-        raise ValueError(
-            f"what npm gave for {PACKAGE}@{VERSION} is not what was tested (its SHA-512 differs)"
-        )
-    write_atomically(path, data)
-    return data
+def _place() -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "neurofv" / f"niivue-{VERSION}.tgz"
+
+
+def _kept() -> bytes | None:
+    """Return npm's package from the cache, if it is there and whole."""
+    try:
+        data = _place().read_bytes()
+    except (OSError, RuntimeError):  # the latter where nobody knows the user's home
+        return None
+    return data if _intact(data) else None
 
 
 def _fetched() -> bytes:
+    """Return npm's package from npm, and keep it."""
+    package = _asked()
+    if not _intact(package):
+        raise ValueError(
+            f"what npm gave for {PACKAGE}@{VERSION} is not what was tested (its SHA-512 differs)"
+        )
+    write_atomically(_place(), package)
+    return package
+
+
+def _asked() -> bytes:
     npm = shutil.which("npm")
     if npm is None:
         raise ValueError("npm is not installed")

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from neurofv import InvalidRequest
-from neurofv.audit import viewer
-from neurofv.audit.viewer import viewer_script
+from neurofv import InvalidRequest, viewer
+from neurofv.viewer import kept_script, viewer_script
 
 SCRIPT = "globalThis.niivue = {};"
 
@@ -56,12 +55,15 @@ def test_npm_is_asked_once_for_the_version_that_was_tested(
     package = a_package()
     expect(package, monkeypatch)
     calls = put_npm(tmp_path, package)
-    assert [viewer_script(), viewer_script()] == [SCRIPT, SCRIPT]
+    assert kept_script("") is None
+    assert not calls.exists()
+    assert [viewer_script(), viewer_script(), kept_script("")] == [SCRIPT, SCRIPT, SCRIPT]
     asked = calls.read_text().splitlines()
     assert len(asked) == 1
     assert f"pack @niivue/niivue@{viewer.VERSION} --ignore-scripts" in asked[0]
     # What was damaged since is asked for anew.
     cache.write_bytes(package[:-1])
+    assert kept_script("") is None
     assert viewer_script() == SCRIPT
     assert len(calls.read_text().splitlines()) == 2
     assert cache.read_bytes() == package
@@ -97,8 +99,10 @@ def test_the_setting_names_a_script_or_a_package_or_none(
     for name, script in (("a.js", SCRIPT), ("a.tgz", SCRIPT)):
         monkeypatch.setenv("NEUROFV_VIEWER", str(tmp_path / name))
         assert viewer_script() == script
+        assert kept_script(str(tmp_path / name)) == script
     monkeypatch.setenv("NEUROFV_VIEWER", "None")
     assert viewer_script() is None
+    assert kept_script("none") is None
 
 
 @pytest.mark.parametrize("content", [None, b"no package", a_package(name="package/README.md")])
@@ -111,3 +115,5 @@ def test_a_named_file_that_is_no_viewer_is_an_error(
     monkeypatch.setenv("NEUROFV_VIEWER", str(path))
     with pytest.raises(InvalidRequest, match="NEUROFV_VIEWER"):
         viewer_script()
+    with pytest.raises(InvalidRequest, match="NEUROFV_VIEWER"):
+        kept_script(str(path))
