@@ -238,7 +238,9 @@ def test_without_a_viewer_the_page_keeps_its_views_and_says_how_to_get_it(
     page = read(folder)
     assert "name the viewer's file in NEUROFV_VIEWER" in page.text
     assert page.having("dialog", "id") == []
-    assert not any(tag == "script" for tag, _ in page.tags)
+    # What is folded is opened for paper all the same, and nothing else runs.
+    assert [found for tag, found in page.tags if tag == "script"] == [{}]
+    assert "beforeprint" in page.data["script"]
     assert len(views(page)) == 18
 
 
