@@ -83,6 +83,22 @@ def read_grid(file: Path | bytes) -> Grid:
     return Grid(data, turned.affine, (low, high))
 
 
+def read_scan(path: Path) -> Grid:
+    """Read a real image as `read_grid` does, of any form that nibabel knows; its limits leave outliers out.
+
+    Raises
+    ------
+    OSError
+        It cannot be read.
+    """
+    turned = nibabel.as_closest_canonical(nibabel.load(path))
+    data = np.asarray(turned.get_fdata(dtype=np.float32))
+    while data.ndim > 3:
+        data = data[..., 0]
+    low, high = (float(value) for value in np.quantile(data, [0.01, 0.998]))
+    return Grid(data, turned.affine, (low, high if high > low else low + 1.0))
+
+
 def median(pictures: Sequence[Grid]) -> Grid:
     """Return the median of pictures of one grid in each voxel."""
     middle = np.median(np.stack([each.data for each in pictures]), axis=0).astype(np.float32)
@@ -129,6 +145,12 @@ def shown_box(picture: Grid, ground: Grid | None) -> Box:
 
 
 def three_views(picture: Grid, voxel: Voxel, box: Box, pixels_per_mm: float) -> tuple[bytes, int, int]:
+    """Return what `views` draws as a WebP image, its width and its height."""
+    strip = views(picture, voxel, box, pixels_per_mm)
+    return webp(strip), strip.width, strip.height
+
+
+def views(picture: Grid, voxel: Voxel, box: Box, pixels_per_mm: float, lines: bool = True) -> Image.Image:
     """Draw a sagittal, a coronal and an axial view through a voxel, side by side.
 
     The left of the brain is on the left, as nilearn draws it.
@@ -143,11 +165,8 @@ def three_views(picture: Grid, voxel: Voxel, box: Box, pixels_per_mm: float) -> 
         The part of the grid to show.
     pixels_per_mm : float
         Size of the views.
-
-    Returns
-    -------
-    tuple of bytes, int, int
-        A WebP image, its width and its height.
+    lines : bool
+        Whether there are such lines.
     """
     low, high = picture.limits
     part = np.clip((picture.data[box] - low) / (high - low), 0, 1)
@@ -156,42 +175,48 @@ def three_views(picture: Grid, voxel: Voxel, box: Box, pixels_per_mm: float) -> 
         for index, side, size in zip(voxel, box, part.shape, strict=True)
     ]
     scale = voxel_sizes(picture.affine) * pixels_per_mm
-    views = []
+    drawn = []
     for cut, (across, up) in zip((0, 1, 2), ((1, 2), (0, 2), (0, 1)), strict=True):
         plane = np.take(part, at[cut], axis=cut).T[::-1]
-        size = (round(plane.shape[1] * scale[across]), round(plane.shape[0] * scale[up]))
+        size = (max(1, round(plane.shape[1] * scale[across])), max(1, round(plane.shape[0] * scale[up])))
         view = (
             Image.fromarray((255 * plane).astype(np.uint8))
             .resize(size, Image.Resampling.BICUBIC)
             .convert("RGB")
         )
-        _mark(view, (at[across] + 0.5) * scale[across], size[1] - (at[up] + 0.5) * scale[up], sides=cut > 0)
-        views.append(view)
-    return _side_by_side(views)
+        if lines:
+            _point(view, (at[across] + 0.5) * scale[across], size[1] - (at[up] + 0.5) * scale[up])
+        if cut > 0:
+            _name_sides(view)
+        drawn.append(view)
+    return _side_by_side(drawn)
 
 
-def _mark(view: Image.Image, x: float, y: float, sides: bool) -> None:
-    """Draw lines that lead to a point and leave it free, and which side is which."""
+def _point(view: Image.Image, x: float, y: float) -> None:
+    """Draw lines that lead to a point and leave it free."""
     draw = ImageDraw.Draw(view)
     gap = 0.09 * max(view.size)
     draw.line([(x, 0), (x, y - gap)], fill=_CROSS)
     draw.line([(x, y + gap), (x, view.height)], fill=_CROSS)
     draw.line([(0, y), (x - gap, y)], fill=_CROSS)
     draw.line([(x + gap, y), (view.width, y)], fill=_CROSS)
-    if sides:
-        size = max(10.0, 0.07 * view.height)
-        draw.text((4, 2), "L", fill=_LETTER, font_size=size)
-        draw.text((view.width - 4, 2), "R", fill=_LETTER, anchor="ra", font_size=size)
 
 
-def _side_by_side(views: Sequence[Image.Image]) -> tuple[bytes, int, int]:
+def _name_sides(view: Image.Image) -> None:
+    draw = ImageDraw.Draw(view)
+    size = max(10.0, 0.07 * view.height)
+    draw.text((4, 2), "L", fill=_LETTER, font_size=size)
+    draw.text((view.width - 4, 2), "R", fill=_LETTER, anchor="ra", font_size=size)
+
+
+def _side_by_side(views: Sequence[Image.Image]) -> Image.Image:
     height = max(view.height for view in views)
     strip = Image.new("RGB", (sum(view.width for view in views), height))
     left = 0
     for view in views:
         strip.paste(view, (left, (height - view.height) // 2))
         left += view.width
-    return webp(strip), strip.width, strip.height
+    return strip
 
 
 def webp(image: Image.Image) -> bytes:
@@ -201,7 +226,7 @@ def webp(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def thumbnail(path: Path, largest: int = 240) -> tuple[bytes, int, int]:
+def thumbnail(path: Path, largest: int = 480) -> tuple[bytes, int, int]:
     """Return a picture file as a WebP image no longer than so many pixels, its width and its height."""
     with Image.open(path) as file:
         image = file.convert("L" if file.mode in ("1", "L", "I", "I;16", "F") else "RGB")

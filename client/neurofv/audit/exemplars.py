@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import nibabel
 import numpy as np
-from matplotlib.figure import Figure
-from nibabel.affines import apply_affine
+from nibabel.affines import apply_affine, voxel_sizes
 
+from neurofv.audit.drawing import read_scan, shown_box, views
 from neurofv.audit.folder import EXEMPLARS
 from neurofv.audit.images import RealImage
 from neurofv.audit.jobs import patient
@@ -25,7 +24,8 @@ from neurofv.v1 import model_service_pb2 as pb
 from neurofv.v1 import visualization_service_pb2 as vis
 
 _MOST = 4
-_DPI = 100
+# Pixels of the three slices together.
+_WIDTH = 600
 
 
 @dataclass(frozen=True)
@@ -205,22 +205,14 @@ def _position(probed: vis.ProbedUnit) -> tuple[float, float, float] | None:
 
 def _drawn(exemplar: Exemplar) -> bytes:
     """Draw sagittal, coronal and axial slices through the place as PNG; without one, through the middle."""
-    image = nibabel.as_closest_canonical(nibabel.load(exemplar.image.path))
-    voxels = np.squeeze(np.asarray(image.get_fdata(dtype=np.float32)))
-    middle = (np.array(voxels.shape) - 1) / 2
+    scan = read_scan(exemplar.image.path)
+    box = shown_box(scan, None)
+    middle = np.array([(side.start + side.stop - 1) / 2 for side in box])
     if exemplar.position_mm is not None:
-        middle = apply_affine(np.linalg.inv(image.affine), exemplar.position_mm)
-    point = np.clip(np.rint(middle), 0, np.array(voxels.shape) - 1).astype(int)
-    low, high = np.quantile(voxels, [0.01, 0.998])
-    figure = Figure(figsize=(6, 2.2), facecolor="black")
-    for place, axis in enumerate(range(3)):
-        axes = figure.add_axes((place / 3, 0.0, 1 / 3, 1.0))
-        axes.set_axis_off()
-        axes.imshow(np.take(voxels, point[axis], axis).T, cmap="gray", origin="lower", vmin=low, vmax=high)
-        if exemplar.position_mm is not None:
-            across, up = (point[other] for other in range(3) if other != axis)
-            axes.axvline(across, color="#4fd1c5", linewidth=0.6)
-            axes.axhline(up, color="#4fd1c5", linewidth=0.6)
+        middle = apply_affine(np.linalg.inv(scan.affine), exemplar.position_mm)
+    i, j, k = (int(value) for value in np.clip(np.rint(middle), 0, np.array(scan.data.shape) - 1))
+    right, front, _ = [side.stop - side.start for side in box] * voxel_sizes(scan.affine)
+    strip = views(scan, (i, j, k), box, _WIDTH / (front + 2 * right), lines=exemplar.position_mm is not None)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI, facecolor="black")
+    strip.save(buffer, format="PNG")
     return buffer.getvalue()

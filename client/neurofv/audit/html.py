@@ -7,7 +7,7 @@ import base64
 import gzip
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -97,7 +97,8 @@ class _Page:
 
     def render(self) -> str:
         model = self.report["model"]
-        css, js = _own("page.css"), _own("page.js")
+        # What opens what is folded before it is printed is of use without a viewer, too.
+        css, js, paper = _own("page.css"), _own("page.js"), _own("print.js")
         units = [self._unit(unit) for unit in self.report["units"]]
         environment = jinja2.Environment(
             autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True
@@ -105,9 +106,10 @@ class _Page:
         return environment.from_string(_own("report.html.j2")).render(
             report=self.report,
             title=f"{model['name']}/{model['version']}",
-            policy=_policy(css, js, self.script),
+            policy=_policy(css, [paper, *([js, self.script] if self.script else [])]),
             css=Markup(css),
             js=Markup(js),
+            paper=Markup(paper),
             viewer=_packed(self.script) if self.script else "",
             viewer_version=VERSION,
             license=viewer_license(),
@@ -166,11 +168,11 @@ def _own(name: str) -> str:
     return (resources.files("neurofv.audit") / "templates" / name).read_text(encoding="utf-8")
 
 
-def _policy(css: str, js: str, script: str | None) -> str:
+def _policy(css: str, scripts: Sequence[str]) -> str:
     """Return what the page allows itself: its own scripts and styles, by digest, and no host."""
-    scripts = " ".join(_digest(each) for each in (js, script) if each) if script else "'none'"
+    own = " ".join(map(_digest, scripts))
     return (
-        f"default-src 'none'; script-src {scripts}; style-src {_digest(css)}; img-src data: blob:; "
+        f"default-src 'none'; script-src {own}; style-src {_digest(css)}; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"
     )
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 AFFINE = np.array([[-4.0, 0, 0, 78], [0, 4, 0, -110], [0, 0, 4, -70], [0, 0, 0, 1]])
 SHAPE = (40, 48, 40)
+EXEMPLAR_SIZE = (600, 228)
 CARD = """\
 # a-model, version 1
 
@@ -127,8 +128,9 @@ def _picture(
 def _exemplar(folder: Path, index: int, number: int) -> dict[str, Any]:
     name = f"exemplars/{index}-{number}.png"
     (folder / "exemplars").mkdir(exist_ok=True)
-    noise = np.random.default_rng((index, number)).integers(0, 255, (30, 25), np.uint8)
-    Image.fromarray(noise).resize((150, 180)).save(folder / name)
+    # As large and as rough as what an audit draws of a brain: about 6 kB in the page.
+    noise = np.random.default_rng((index, number)).integers(0, 255, (15, 40), np.uint8)
+    Image.fromarray(noise).resize(EXEMPLAR_SIZE, Image.Resampling.BICUBIC).save(folder / name)
     place = [10.0, -20.0, 5.0]
     return {"image": f"sub-0{number}", "activation": 6.5 - number, "position_mm": place, "picture": name}
 

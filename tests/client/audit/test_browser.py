@@ -12,7 +12,7 @@ import pytest
 
 from neurofv.audit.html import write_html
 from tests.browser import Browser, find_chromium, find_viewer
-from tests.client.audit.folders import SHAPE, a_brain, make_folder, write_volume
+from tests.client.audit.folders import EXEMPLAR_SIZE, SHAPE, a_brain, make_folder, write_volume
 
 WIDE, NARROW = (1400, 900), (390, 844)
 
@@ -185,3 +185,21 @@ def test_it_prints(opened: Browser) -> None:
     assert opened.run("document.querySelectorAll('.unit details[open]').length") == 0
     opened.run("dispatchEvent(new Event('beforeprint'))")
     assert opened.run("document.querySelectorAll('.unit details[open]').length") == 3
+
+
+def test_without_a_viewer_it_opens_for_paper_too(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEUROFV_VIEWER", "none")
+    browser.complaints.clear()
+    browser.open(write_html(make_folder(tmp_path, units=1)).as_uri())
+    browser.run("dispatchEvent(new Event('beforeprint'))")
+    assert browser.run("document.querySelectorAll('.unit details[open]').length") == 1
+    assert browser.complaints == []
+
+
+def test_exemplars_are_shown_large_and_unsqueezed(opened: Browser) -> None:
+    size = "(() => { const i = document.querySelector('.exemplars img'); return [i.width, i.height]; })()"
+    width, height = opened.run(size)
+    assert width >= 260
+    assert width / height == pytest.approx(EXEMPLAR_SIZE[0] / EXEMPLAR_SIZE[1], rel=0.02)

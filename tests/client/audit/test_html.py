@@ -16,7 +16,15 @@ from PIL import Image
 
 from neurofv import InvalidRequest
 from neurofv.audit.html import write_html
-from tests.client.audit.folders import AFFINE, SHAPE, a_brain, change_at, make_folder, write_volume
+from tests.client.audit.folders import (
+    AFFINE,
+    EXEMPLAR_SIZE,
+    SHAPE,
+    a_brain,
+    change_at,
+    make_folder,
+    write_volume,
+)
 
 FULL_SHAPE = (91, 109, 91)
 FULL_AFFINE = np.array([[-2.0, 0, 0, 90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]])
@@ -114,6 +122,11 @@ def test_each_unit_has_its_pictures_figures_verdicts_and_exemplars(folder: Path)
     assert len(alts) == 3 * (4 + 2)
     assert sum("random weights" in alt for alt in alts) == 3 * 2
     assert all(alts)
+    # Large enough to be read: three slices in each, none of them squeezed.
+    width, height = EXEMPLAR_SIZE
+    for view in views(page)[4:6]:
+        assert view.width >= 480
+        assert view.width / view.height == pytest.approx(width / height, rel=0.01)
 
 
 def test_the_gravest_verdict_comes_first_and_stands_in_the_overview(folder: Path) -> None:
@@ -225,7 +238,9 @@ def test_without_a_viewer_the_page_keeps_its_views_and_says_how_to_get_it(
     page = read(folder)
     assert "name the viewer's file in NEUROFV_VIEWER" in page.text
     assert page.having("dialog", "id") == []
-    assert not any(tag == "script" for tag, _ in page.tags)
+    # What is folded is opened for paper all the same, and nothing else runs.
+    assert [found for tag, found in page.tags if tag == "script"] == [{}]
+    assert "beforeprint" in page.data["script"]
     assert len(views(page)) == 18
 
 
@@ -299,13 +314,13 @@ def test_the_page_is_the_same_each_time(folder: Path) -> None:
 
 
 def test_64_units_weigh_less_than_15_mb(tmp_path: Path, viewer: Path) -> None:
-    """Of two strategies with two seeds, each beside the random network, and three exemplars; 2 mm."""
+    """Of two strategies with two seeds, each beside the random network, and four exemplars; 2 mm."""
     # Packed it is as heavy as NiiVue.
     viewer.write_text(np.random.default_rng(0).bytes(400_000).hex())
     sizes = {}
     for units in (1, 2):
         folder = tmp_path / str(units)
-        make_folder(folder, units, FULL_SHAPE, FULL_AFFINE, 3, ("default", "contrast"))
+        make_folder(folder, units, FULL_SHAPE, FULL_AFFINE, 4, ("default", "contrast"))
         write_volume(folder / "reference.nii.gz", a_brain(FULL_SHAPE), FULL_AFFINE)
         sizes[units] = write_html(folder).stat().st_size
     unit = sizes[2] - sizes[1]

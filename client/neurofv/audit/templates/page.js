@@ -109,10 +109,3 @@ for (const input of axes) {
 part("view").addEventListener("change", () => viewer && shown());
 part("least").addEventListener("input", hide);
 part("close").addEventListener("click", () => dialog.close());
-// On paper nothing can be opened.
-let opened = [];
-addEventListener("beforeprint", () => {
-  opened = [...document.querySelectorAll("details:not([open])")];
-  for (const each of opened) each.open = !each.matches(".notice");
-});
-addEventListener("afterprint", () => { for (const each of opened) each.open = false; });
