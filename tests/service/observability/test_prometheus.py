@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -40,6 +41,7 @@ def prometheus(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) 
             running.wait_for('up{job="neurofv"} == 1')
             before = running.query(done)[0]["value"][1]
             server.models.ListModels(model_service_pb2.ListModelsRequest(), timeout=60)
+            urlopen(f"http://127.0.0.1:{server.http_port}/ui/api/models", timeout=60).close()
             list(
                 server.visualization.Visualize(
                     request(CUBE, SMALL, "steps: 4 snapshot_every: 2"), timeout=240
