@@ -57,7 +57,7 @@ def main(
     cohort: Annotated[Path, typer.Option(help="Real brains, a BIDS derivative.")] = Path("../shared/cohort"),
     seeds: Annotated[
         int, typer.Option(min=1, help="Networks of each shortcut; of each clean twin twice as many.")
-    ] = 3,
+    ] = 4,
     fresh: Annotated[bool, typer.Option(help="Train everything again.")] = False,
     only_kept: Annotated[bool, typer.Option(help="Judge what an interrupted run left.")] = False,
 ) -> None:
