@@ -29,7 +29,7 @@ setup: $(VENV)/.dev  ## Install everything into .venv
 demo: $(VENV)/.run  ## Start the service and show what the shipped model has learned
 	deploy/demo.sh $(VENV) demo-output
 
-audit-demo: $(VENV)/.run  ## Audit two models of the zoo (15 minutes); writes audit-demo-output
+audit-demo: $(VENV)/.run  ## Audit two models of the zoo (10 minutes); writes audit-demo-output
 	deploy/audit-demo.sh $(VENV) audit-demo-output $(COHORT)
 
 test: $(VENV)/.dev  ## Run the tests

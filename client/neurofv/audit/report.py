@@ -280,9 +280,9 @@ _ABOUT = {
     "real_images": "pictures below most real images",
     "selectivity": "pictures that other units answer to more",
     "path": "pictures that the network processes otherwise than real images",
-    "control_seed_agreement": "pictures no clearly more stable than the random network's",
-    "control_selectivity": "pictures no clearly more specific than the random network's",
-    "control_transfer": "pictures no clearly more transferable than the random network's",
+    "control_seed_agreement": "pictures not clearly more stable than the random network's",
+    "control_selectivity": "pictures not clearly more specific than the random network's",
+    "control_transfer": "pictures not clearly more transferable than the random network's",
     "control_likeness": "pictures about as like the random network's as another seed's",
 }
 

@@ -182,7 +182,7 @@ def _against_random(own: Figures, random: Figures) -> list[_Said]:
         elif mine == theirs == 1:
             words, level = f"as {quality} as the random network's picture, and both fully {figures}", FAIR
         else:
-            words = f"no clearly more {quality} than the random network's picture {figures}: "
+            words = f"not clearly more {quality} than the random network's picture {figures}: "
             words, level = words + "architecture and method alone give as much", WARNING
         said.append((f"control_{name}", level, words))
     return said
@@ -199,7 +199,7 @@ def _likeness(found: Standing) -> _Said:
     figures = f"(correlation {floored(own)} with another seed's, {floored(value)} with the random network's)"
     if _leads(own, value):
         return name, GOOD, f"more like another seed's picture than like the random network's {figures}"
-    words = f"no clearly more like another seed's picture than like the random network's {figures}: "
+    words = f"not clearly more like another seed's picture than like the random network's {figures}: "
     return name, WARNING, words + "it owes little to what was learned"
 
 

@@ -81,7 +81,7 @@ def test_a_picture_that_does_no_better_than_the_random_network_is_warned_of() ->
     assert {value for name, value in just.items() if name.startswith("control")} == {"good"}
     words = [each.words for each in judge(Standing("default", own, worse, 0.55, 2), True)]
     assert any(
-        "no clearly more stable than the random network's picture (0.50 against 0.60)" in each
+        "not clearly more stable than the random network's picture (0.50 against 0.60)" in each
         for each in words
     )
     # More than fully specific nothing can be.
