@@ -8,18 +8,21 @@ planned, changes every module of a process while it traces.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
 from neurofv.v1 import visualization_service_pb2 as vis
-from service.errors import Draining, QueueFull
+from service.errors import Draining, QueueFull, WorkerLost
 from service.jobs.dispatcher import Executor
 from service.oip import open_inference_pb2 as oip
 from service.oip.tensors import add_output
 
 _MOST = 64
+# For a process to start: right after the server, or after another's job has killed it.
+_START_SECONDS = 60.0
 _Answer = TypeVar("_Answer")
 
 
@@ -81,7 +84,9 @@ class Inference:
         return _joined([await self._next(partial(self._executor.infer, part)) for part in parts])
 
     async def probe(self, request: vis.ProbeRequest, volume: bytes) -> vis.ProbeResponse:
-        """Probe units with an image, as `infer` of one volume.
+        """Probe units with an image, as `infer` of one volume, but wait for a process that starts.
+
+        Audits ask for many probes one after the other: they go on where a server was restarted.
 
         Parameters
         ----------
@@ -90,6 +95,9 @@ class Inference:
         volume : bytes
             The image on the model's grid, model units, float32.
         """
+        end = time.monotonic() + _START_SECONDS
+        while not self._executor.ready and not self._is_draining() and time.monotonic() < end:
+            await asyncio.sleep(0.1)
         return await self._next(partial(self._executor.probe, request, volume))
 
     async def _next(self, ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
@@ -103,7 +111,13 @@ class Inference:
     async def _ask(self, ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
         if self._is_draining():
             raise Draining
-        return await ask()
+        try:
+            return await ask()
+        except WorkerLost:
+            # Ended with the server, and not by what it was asked.
+            if self._is_draining():
+                raise Draining from None
+            raise
 
     def _pass_on(self, asked: "asyncio.Task[_Answer]") -> None:
         self._turn.release()

@@ -6,7 +6,7 @@ from collections import Counter
 # Half of the port's places: probes and metrics always find one.
 MOST_AT_ONCE = 32
 # One person's pages leave room for everybody else's.
-MOST_EACH = 8
+MOST_EACH = 16
 
 
 class Places:

@@ -83,7 +83,7 @@ class Viewer {
       if (!image.dimsRAS) throw new Error("it is no NIfTI file");
       return image;
     } catch (error) {
-      throw new Refused(500, `NiiVue cannot read the volume ${name}: ${error.message}`);
+      throw new Refused(422, `NiiVue cannot read the volume ${name}: ${error.message}`);
     }
   }
 

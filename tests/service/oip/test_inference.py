@@ -27,7 +27,7 @@ class Network:
         self.asked: list[str] = []
         self.at_once = 0
         self.go_on = asyncio.Event()
-        self.lost = False
+        self.lost, self.ready = False, True
 
     async def infer(self, request: oip.ModelInferRequest) -> oip.ModelInferResponse:
         await self._answer(request.id)
@@ -167,6 +167,30 @@ async def test_a_probe_takes_turns_with_volumes() -> None:
     assert (await probe).model == "p"
     await first
     assert network.asked == ["a", "p", "b"]
+
+
+async def test_a_probe_waits_for_a_process_that_starts() -> None:
+    network = Network()
+    network.ready = False
+    network.go_on.set()
+    inference = Inference(network, lambda: False)  # type: ignore[arg-type]
+    probe = asyncio.create_task(inference.probe(vis.ProbeRequest(model="p"), b""))
+    await asyncio.sleep(0.3)
+    assert network.asked == []
+    network.ready = True
+    assert (await probe).model == "p"
+
+
+async def test_what_is_lost_while_the_server_ends_is_told_so() -> None:
+    network, ending = Network(), asyncio.Event()
+    network.lost = True
+    inference = Inference(network, ending.is_set)  # type: ignore[arg-type]
+    probe = asyncio.create_task(inference.probe(vis.ProbeRequest(model="p"), b""))
+    await _settle()
+    ending.set()
+    network.go_on.set()
+    with pytest.raises(Draining):
+        await probe
 
 
 async def test_a_lost_worker_frees_the_turn() -> None:
