@@ -32,11 +32,12 @@ DATASET = Path("derivatives") / "neurofv"
 REFERENCE = f"reference{SUFFIX}"
 PLAN, REPORT, RUN, SCHEMA = "plan.yaml", "report.json", "run.json", "report.schema.json"
 EXEMPLARS = Path("exemplars")
+EXEMPLAR = re.compile(r"[a-z0-9-]+-\d+\.png")
 # What an audit writes, by folder: drafts of these that a killed runner has left may be removed.
 _OWN = {
     Path(): re.compile("|".join(map(re.escape, (REFERENCE, PLAN, REPORT, RUN, SCHEMA, "report.html")))),
     DATASET: re.compile(r"dataset_description\.json|README\.md|\.bidsignore|.+_fv\.(json|nii\.gz)"),
-    EXEMPLARS: re.compile(r"[a-z0-9-]+-\d+\.png"),
+    EXEMPLARS: EXEMPLAR,
 }
 _DRAFT = re.compile(r"\.(?P<name>.+)\.\d+\.tmp")
 
