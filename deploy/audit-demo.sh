@@ -27,7 +27,8 @@ done
 printf ' ready on port %s\n' "$port"
 
 # With a cohort at hand, real images: exemplars, and whether activations take the path of theirs.
-if [ -d "$cohort" ] && [ ! -d "$output/images" ]; then
+# Decided once: with images that come later it would be another audit, which the folder does not take.
+if [ -d "$cohort" ] && [ ! -d "$output/images" ] && [ ! -e "$output/lesion-shapes/run.json" ]; then
     "$bin/python" "$plans/images.py" "$cohort" "$output/.images" && mv "$output/.images" "$output/images"
 fi
 

@@ -11,7 +11,7 @@ import numpy as np
 from nibabel.affines import apply_affine, voxel_sizes
 
 from neurofv.audit.drawing import read_scan, shown_box, views
-from neurofv.audit.folder import EXEMPLARS
+from neurofv.audit.folder import EXEMPLAR, EXEMPLARS
 from neurofv.audit.images import RealImage
 from neurofv.audit.jobs import patient
 from neurofv.audit.plan import Plan
@@ -138,7 +138,7 @@ def find_exemplars(
 
 
 def draw_exemplars(folder: Path, found: dict[str, list[Exemplar]]) -> dict[str, list[dict[str, Any]]]:
-    """Draw each exemplar where its unit fires most.
+    """Draw each exemplar where its unit fires most; what an earlier run has drawn besides is removed.
 
     Parameters
     ----------
@@ -166,7 +166,15 @@ def draw_exemplars(folder: Path, found: dict[str, list[Exemplar]]) -> dict[str, 
                     "picture": picture.as_posix(),
                 }
             )
+    _remove_others(folder / EXEMPLARS, {each["picture"] for members in told.values() for each in members})
     return told
+
+
+def _remove_others(folder: Path, drawn: set[str]) -> None:
+    """Remove what was drawn of images that are no exemplars any more: a person may have been taken out."""
+    for path in folder.glob("*.png"):
+        if EXEMPLAR.fullmatch(path.name) and (EXEMPLARS / path.name).as_posix() not in drawn:
+            path.unlink(missing_ok=True)
 
 
 def _shown(

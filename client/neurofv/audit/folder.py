@@ -32,11 +32,12 @@ DATASET = Path("derivatives") / "neurofv"
 REFERENCE = f"reference{SUFFIX}"
 PLAN, REPORT, RUN, SCHEMA = "plan.yaml", "report.json", "run.json", "report.schema.json"
 EXEMPLARS = Path("exemplars")
+EXEMPLAR = re.compile(r"[a-z0-9-]+-\d+\.png")
 # What an audit writes, by folder: drafts of these that a killed runner has left may be removed.
 _OWN = {
     Path(): re.compile("|".join(map(re.escape, (REFERENCE, PLAN, REPORT, RUN, SCHEMA, "report.html")))),
     DATASET: re.compile(r"dataset_description\.json|README\.md|\.bidsignore|.+_fv\.(json|nii\.gz)"),
-    EXEMPLARS: re.compile(r"[a-z0-9-]+-\d+\.png"),
+    EXEMPLARS: EXEMPLAR,
 }
 _DRAFT = re.compile(r"\.(?P<name>.+)\.\d+\.tmp")
 
@@ -64,14 +65,14 @@ class Folder:
         self._bound: dict[str, Any] = {}
         self._lock: IO[str] | None = None
 
-    def open(
+    def take(
         self,
         plan: Plan,
         model: pb.Model,
         images_sha256: str,
         transfers: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        """Begin, or go on with what an earlier run has left; until `end`, no other runner can.
+        """Keep other runners out until `end` or `release`; nothing of this audit is written yet.
 
         Parameters
         ----------
@@ -92,31 +93,41 @@ class Folder:
         check_writable(self.path)
         check_dataset(self.path / DATASET)
         self._lock = lock.take(self.path)
+        self._bound = {
+            "plan_sha256": plan.sha256,
+            "model_digest": model.digest,
+            "images_sha256": images_sha256,
+            "transfers": {name: dict(each) for name, each in (transfers or {}).items()},
+        }
         try:
-            bound = {
-                "plan_sha256": plan.sha256,
-                "model_digest": model.digest,
-                "images_sha256": images_sha256,
-                "transfers": {name: dict(each) for name, each in (transfers or {}).items()},
-            }
-            self._begin(plan, model, bound)
+            self._run = self._known_run()
+            self._check_bound()
         except BaseException:
-            self._lock.close()
+            self.release()
             raise
 
-    def _begin(self, plan: Plan, model: pb.Model, bound: dict[str, Any]) -> None:
-        self._run = self._known_run()
+    def _check_bound(self) -> None:
         for name, what in (
             ("plan_sha256", "another plan"),
             ("model_digest", "other weights of the model"),
             ("images_sha256", "other images"),
             ("transfers", "another second model, which a strategy names with `transfer`,"),
         ):
-            if self._run.get(name, bound[name]) != bound[name]:
+            if self._run.get(name, self._bound[name]) != self._bound[name]:
                 remedy = f"it holds the audit of {what}; name another folder, or remove this one"
                 raise InvalidRequest("out", str(self.path), remedy)
-        self._run |= bound
-        self._bound = bound
+
+    def begin(self, plan: Plan, model: pb.Model) -> None:
+        """Begin, or go on with what an earlier run has left; from now on the folder holds this audit.
+
+        Parameters
+        ----------
+        plan : Plan
+            What is audited.
+        model : Model
+            Whose pictures they are.
+        """
+        self._run |= self._bound
         self._run.setdefault("runs", []).append({"started": _now()})
         self._run.setdefault("jobs", {})
         self._keep_run()
@@ -165,6 +176,10 @@ class Folder:
         """Write down how a run ended."""
         self._run["runs"][-1] |= {"ended": _now(), "exit_code": code}
         self._keep_run()
+        self.release()
+
+    def release(self) -> None:
+        """Let other runners in."""
         if self._lock is not None:
             self._lock.close()
 

@@ -17,7 +17,7 @@ from neurofv.audit.images import RealImage
 from neurofv.audit.jobs import patient
 from neurofv.audit.nuisances import Nuisance, Place
 from neurofv.audit.progress import Meter
-from neurofv.audit.shortcuts import SCREENED, Untestable, find_shortcuts, head_mask
+from neurofv.audit.shortcuts import FEWEST, SCREENED, Untestable, find_shortcuts, head_mask
 from neurofv.audit.weights import check_weights
 from neurofv.client import Client
 from neurofv.errors import InvalidRequest
@@ -85,8 +85,8 @@ class Search:
     Attributes
     ----------
     probes : int
-        How often the model is asked at most; half as often where nothing is found, since random weights are
-        not asked then.
+        How often the model is asked at most; about half as often where nothing is found, since random
+        weights are not asked then.
 
     Raises
     ------
@@ -99,15 +99,20 @@ class Search:
     def __init__(self, client: Client, model: pb.Model, images: Sequence[RealImage]) -> None:
         self._client, self._model = client, model
         chosen = _few(images)
+        _check_count(chosen, images)
         self._volumes = [on_grid(each.path, model.input) for each in chosen]
         for image, volume in zip(chosen, self._volumes, strict=True):
             _check_air(image, volume)
         self._affine = affine_of(model.input)
         self._mask = head_mask(self._volumes)
+        if not self._mask.any():
+            remedy = "no place is filled in half of them; give images that are in the model's space"
+            raise InvalidRequest("images", f"{len(chosen)} images", remedy)
         self._battery = battery(Place(self._affine, self._mask))
         few, every = min(SCREENED, len(chosen)), len(chosen)
         once = every + sum(_forms(each) * few + every for each in self._battery.values())
-        self.probes, self._asked = 2 * once, 0
+        # What the model answers to the images themselves is looked at twice.
+        self.probes, self._asked = every + 2 * once, 0
 
     def run(self, folder: Path, meter: Meter) -> dict[str, Any]:
         """Search, or go on where another run was interrupted.
@@ -192,6 +197,14 @@ def _few(images: Sequence[RealImage]) -> list[RealImage]:
     for image in labelled:
         found.setdefault(image.class_name, []).append(image)
     return [image for members in found.values() for image in members[:_OF_A_CLASS]]
+
+
+def _check_count(chosen: Sequence[RealImage], images: Sequence[RealImage]) -> None:
+    """Refuse fewer images than can be told apart, before pictures are made."""
+    if len(chosen) < FEWEST:
+        remedy = f"`probes` needs at least {FEWEST}, of several classes if possible; "
+        remedy += "where some have a class, the others are not shown"
+        raise InvalidRequest("images", f"{len(chosen)} of {len(images)} images", remedy)
 
 
 def _check_air(image: RealImage, volume: np.ndarray) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from neurofv.audit.exemplars import draw_exemplars, find_exemplars, rank_channels
 from neurofv.audit.folder import Folder
 from neurofv.audit.html import write_html
-from neurofv.audit.images import digest_of, examples, find_images
+from neurofv.audit.images import RealImage, digest_of, examples, find_images
 from neurofv.audit.jobs import Finding, Queue, patient
 from neurofv.audit.plan import Plan, read_plan
 from neurofv.audit.probing import Search
@@ -76,16 +76,33 @@ def run_audit(
     check_layers(read, model)
     if read.content["probes"] and not model.classes:
         raise InvalidRequest("probes", True, "the model has no classes whose logits to look at; leave it out")
-    images, say = find_images(read, model), _teller(on_progress)
+    images, transfers, folder = find_images(read, model), find_transfers(client, read), Folder(out)
+    # Showing images takes long; who may not fill the folder is to know before.
+    folder.take(read, model, digest_of(images) if _binds_images(read) else "", transfers)
+    try:
+        return _fill(client, read, model, folder, images, transfers, on_progress)
+    finally:
+        folder.release()
+
+
+def _fill(
+    client: Client,
+    read: Plan,
+    model: pb.Model,
+    folder: Folder,
+    images: Sequence[RealImage],
+    transfers: Transfers,
+    on_progress: Callable[[Progress], object],
+) -> dict[str, Any]:
+    """Fill a folder that was taken."""
+    say = _teller(on_progress)
     # One image that does not serve would end the audit; that is to be known before pictures are made.
     units = find_units(read, model, rank_channels(client, read, model, images, say))
     begun = time.monotonic()
     driving = find_exemplars(client, model, units, images, say)
     seconds = (time.monotonic() - begun) / max(len(images), 1)
     search = Search(client, model, images) if read.content["probes"] else None
-    folder = Folder(out)
-    transfers = find_transfers(client, read)
-    folder.open(read, model, digest_of(images) if _binds_images(read) else "", transfers)
+    folder.begin(read, model)
     code = COULD_NOT_RUN
     try:
         if not folder.has_reference():

@@ -60,3 +60,14 @@ def test_without_a_place_there_are_no_lines_yet_the_sides_are_named(tmp_path: Pa
     assert np.ptp(with_place[height // 2 - 30 : height // 2 + 30, 20:200]) > 20
     letters = without[: height // 8, round(width * 220 / 320) :]
     assert np.ptp(letters) > 60
+
+
+def test_of_a_person_who_was_taken_out_nothing_stays(tmp_path: Path) -> None:
+    exemplars = tmp_path / "exemplars"
+    exemplars.mkdir()
+    for name in ("u-2.png", "other-1.png", "Notes.png", "u-1.txt"):
+        (exemplars / name).touch()
+    drawn(tmp_path, None)
+    assert {path.name for path in exemplars.iterdir()} == {"u-1.png", "Notes.png", "u-1.txt"}
+    draw_exemplars(tmp_path, {"u": []})
+    assert {path.name for path in exemplars.iterdir()} == {"Notes.png", "u-1.txt"}

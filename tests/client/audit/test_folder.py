@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from neurofv import InvalidRequest, NeurofvError, Visualization
@@ -15,8 +16,10 @@ from neurofv.audit.exemplars import rank_channels
 from neurofv.audit.folder import DATASET, REFERENCE, RUN, Folder
 from neurofv.audit.images import RealImage
 from neurofv.audit.plan import Plan, read_plan
+from neurofv.audit.runner import run_audit
 from neurofv.audit.tasks import Task, Unit, find_tasks, find_units, request_id
 from neurofv.audit.transfers import check_transfers, find_transfers, pinned
+from neurofv.retries import Patience
 from neurofv.v1 import model_service_pb2 as pb
 from neurofv.v1 import visualization_service_pb2 as vis
 from tests.client.test_results import fold
@@ -39,7 +42,8 @@ def opened(
     path: Path, of: Plan = PLAN, images: str = "", transfers: dict[str, Any] | None = None
 ) -> Iterator[Folder]:
     folder = Folder(path)
-    folder.open(of, MODEL, images, transfers)
+    folder.take(of, MODEL, images, transfers)
+    folder.begin(of, MODEL)
     yield folder
     folder.end(0)
 
@@ -150,13 +154,54 @@ def test_second_models_are_resolved_pinned_and_watched() -> None:
 
 def test_two_runners_do_not_share_a_folder(tmp_path: Path) -> None:
     with opened(tmp_path), pytest.raises(InvalidRequest, match=r"process \d+ on .* fills it"):
-        Folder(tmp_path).open(PLAN, MODEL, "")
+        Folder(tmp_path).take(PLAN, MODEL, "")
     with opened(tmp_path):
         pass
     # One that was refused leaves nothing behind either.
     with pytest.raises(InvalidRequest, match="another plan"):
-        Folder(tmp_path).open(plan(batch=7), MODEL, "")
+        Folder(tmp_path).take(plan(batch=7), MODEL, "")
     with opened(tmp_path):
+        pass
+
+
+class Shown:
+    """Plays a client whose server refuses every image."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def model(self, name: str, version: int) -> pb.Model:
+        return pb.Model(name=name, version=1, digest=DIGEST, classes=["a", "b"], classifier_layer="c")
+
+    def probe(self, *_: Any, **__: Any) -> vis.ProbeResponse:
+        self.asked += 1
+        raise NeurofvError(grpc.StatusCode.INVALID_ARGUMENT, "VOLUME_INVALID", "four axes")
+
+    def _patience(self) -> Patience:
+        return Patience(0.0)
+
+
+def test_who_may_not_fill_a_folder_is_told_before_images_are_shown(tmp_path: Path) -> None:
+    server, images, out = Shown(), tmp_path / "images", tmp_path / "out"
+    client: Any = server
+    images.mkdir()
+    (images / "a.nii").touch()
+    content = dict(plan(images=str(images)).content)
+    with opened(out), pytest.raises(InvalidRequest, match="fills it"):
+        run_audit(client, content, out)
+    with pytest.raises(InvalidRequest, match="another plan"):
+        run_audit(client, content, out)
+    (tmp_path / "file").touch()
+    with pytest.raises(InvalidRequest, match="nothing can be written"):
+        run_audit(client, content, tmp_path / "file")
+    assert server.asked == 0
+    # An image that is refused binds nothing, and the folder is free again.
+    for asked in (1, 2):
+        with pytest.raises(InvalidRequest, match="mend it"):
+            run_audit(client, content, tmp_path / "new")
+        assert server.asked == asked
+        assert not (tmp_path / "new" / RUN).exists()
+    with opened(tmp_path / "new"):
         pass
 
 

@@ -61,12 +61,13 @@ def test_a_column_of_the_participants_names_classes(tmp_path: Path) -> None:
 def test_labels_that_are_not_the_models_classes_are_refused(tmp_path: Path) -> None:
     write(tmp_path, "sub-01_T1w.nii.gz", "sub-02_T1w.nii.gz")
     table = tmp_path / "participants.tsv"
-    for second in ("F", "n/a"):
+    for second in ("F", "n/a", "other"):
         table.write_text(f"participant_id\tsex\nsub-01\tF\nsub-02\t{second}\n")
         assert images(tmp_path, labels="sex")[0].class_name == "F"
-    # Of two classes one is known by another name.
-    table.write_text("participant_id\tsex\nsub-01\tF\nsub-02\tmale\n")
-    with pytest.raises(InvalidRequest, match="holds F, male, but the model's classes are F, M") as caught:
+    table.write_text("participant_id\tsex\nsub-01\tfemale\nsub-02\tmale\n")
+    with pytest.raises(
+        InvalidRequest, match="holds female, male, but the model's classes are F, M"
+    ) as caught:
         images(tmp_path, labels="sex")
     assert (caught.value.field, caught.value.value) == ("labels", "sex")
     table.write_text("participant_id\tsex\n01\tF\n02\tM\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,9 +14,11 @@ import numpy as np
 import pytest
 
 from neurofv import InvalidRequest, NeurofvError
+from neurofv.audit import jobs
 from neurofv.audit.images import RealImage
 from neurofv.audit.probing import ANSWERS, Search
 from neurofv.audit.progress import Meter, Progress
+from neurofv.errors import unreachable
 from neurofv.retries import Patience
 from neurofv.v1 import model_service_pb2 as pb
 from tests.client.audit.test_shortcuts import AFFINE, SHAPE, cohort, corner, deep, reader
@@ -33,10 +36,15 @@ class Server:
         The network; with random weights it says nothing.
     most : int
         Probes after which the worker is lost.
+    away : tuple of int
+        Probes before which the server is down, once each.
     """
 
-    def __init__(self, score: Callable[[np.ndarray], np.ndarray], most: int = 10_000) -> None:
+    def __init__(
+        self, score: Callable[[np.ndarray], np.ndarray], most: int = 10_000, away: tuple[int, ...] = ()
+    ) -> None:
         self.score, self.most, self.asked = score, most, 0
+        self.away = list(away)
         self._reconnect = 300.0
 
     def _patience(self) -> Patience:
@@ -45,6 +53,9 @@ class Server:
     def probe(self, model: str, image: Any, *, version: int, control: Any) -> Any:
         if self.asked == self.most:
             raise NeurofvError(grpc.StatusCode.UNAVAILABLE, "WORKER_LOST", "lost")
+        if self.asked in self.away:
+            self.away.remove(self.asked)
+            raise unreachable("127.0.0.1:1", "Connection reset by peer")
         self.asked += 1
         logits = np.zeros(2) if control else self.score(image.get_fdata())
         return SimpleNamespace(logits=[float(value) for value in logits], model_digest=MODEL.digest)
@@ -77,7 +88,7 @@ def test_a_planted_marker_is_found_and_the_search_tells_how_far_it_is(tmp_path: 
     shares = [progress.share for progress in told]
     assert shares == sorted(shares)
     # The control's probes were expected too: no bar is full before the end.
-    assert shares[-20] < 1
+    assert shares[-3] < 1
     assert shares[-1] == pytest.approx(1)
     left = [progress.seconds_left for progress in told]
     assert None not in left
@@ -109,6 +120,49 @@ def test_an_interrupted_search_asks_only_for_the_rest(tmp_path: Path) -> None:
     assert last.asked == whole.asked - 99
     again = Server(score, most=0)
     assert search(again, images, tmp_path)[0] == expected
+
+
+def test_a_server_that_is_started_again_is_asked_for_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, score = written(tmp_path, "corner marker"), reader(corner, cohort("corner marker"))
+    (tmp_path / "whole").mkdir()
+    whole, restarted = Server(score), Server(score, away=(0, 0, 60, 61))
+    expected, _ = search(whole, images, tmp_path / "whole")
+    pauses: list[float] = []
+    monkeypatch.setattr(jobs.time, "sleep", pauses.append)
+    assert search(restarted, images, tmp_path)[0] == expected
+    assert len(pauses) == 4
+    assert not restarted.away
+    assert restarted.asked == whole.asked
+    # Who would not wait is told, and what was answered is kept.
+    impatient = Server(score, away=(60,))
+    impatient._reconnect = 0.0
+    (tmp_path / ANSWERS).unlink()
+    with pytest.raises(NeurofvError, match="no answer"):
+        search(impatient, images, tmp_path)
+    assert len((tmp_path / ANSWERS).read_bytes().splitlines()) == 60
+
+
+def test_too_few_images_are_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    images, server = written(tmp_path, "none"), Server(reader(deep, cohort("none")))
+    client: Any = server
+    unlabelled = [replace(image, class_name="") for image in images[1:]]
+    for given, told in (
+        (images[:1], "1 of 1 images"),
+        ([images[0], *unlabelled], f"1 of {len(images)} images"),
+    ):
+        with pytest.raises(InvalidRequest, match="at least 2") as caught:
+            Search(client, MODEL, given)
+        assert (caught.value.field, caught.value.value) == ("images", told)
+    # Nor do images serve that have no place in common.
+    for number, image in enumerate(images[:3]):
+        voxels = np.zeros(SHAPE, np.float32)
+        voxels[5 * number + 1 : 5 * number + 4, 5:10, 5:10] = 1
+        nibabel.save(nibabel.Nifti1Image(voxels, AFFINE), image.path)
+    with pytest.raises(InvalidRequest, match="model's space"):
+        Search(client, MODEL, images[:3])
+    assert server.asked == 0
 
 
 def test_an_image_without_air_is_refused(tmp_path: Path) -> None:
