@@ -111,8 +111,7 @@ class Search:
         self._battery = battery(Place(self._affine, self._mask))
         few, every = min(SCREENED, len(chosen)), len(chosen)
         once = every + sum(_forms(each) * few + every for each in self._battery.values())
-        # What the model answers to the images themselves is looked at twice.
-        self.probes, self._asked = every + 2 * once, 0
+        self.probes, self._asked = 2 * once, 0
 
     def run(self, folder: Path, meter: Meter) -> dict[str, Any]:
         """Search, or go on where another run was interrupted.

@@ -131,15 +131,7 @@ def measure_effects(
     ValueError
         There are fewer than two images, or their grid is not that of the mask.
     """
-    _check_images(images, mask)
-    place = Place(np.asarray(affine, float), np.asarray(mask, bool))
-    scales = [_bright(image) for image in images]
-    units = [np.asarray(image, float) / scale for image, scale in zip(images, scales, strict=True)]
-    answers = np.stack([logits(np.asarray(image)) for image in images]).astype(float)
-
-    shown = _Shown(logits, units, scales, answers, place)
-    chosen = battery(place) if nuisances is None else nuisances
-    return [shown.strongest(nuisance) for nuisance in chosen.values()]
+    return _show(logits, images, affine, mask).effects(nuisances)
 
 
 def head_mask(images: Sequence[np.ndarray]) -> np.ndarray:
@@ -178,6 +170,16 @@ def _check_answers(answers: np.ndarray) -> None:
         )
 
 
+def _show(logits: Logits, images: Sequence[np.ndarray], affine: np.ndarray, mask: np.ndarray) -> _Shown:
+    """Show a model the images as they are."""
+    _check_images(images, mask)
+    place = Place(np.asarray(affine, float), np.asarray(mask, bool))
+    scales = [_bright(image) for image in images]
+    units = [np.asarray(image, float) / scale for image, scale in zip(images, scales, strict=True)]
+    answers = np.stack([logits(np.asarray(image)) for image in images]).astype(float)
+    return _Shown(logits, units, scales, answers, place)
+
+
 class _Shown:
     """Images that were shown to a model, in units of their bright tissue, and what it answered."""
 
@@ -193,6 +195,11 @@ class _Shown:
         self.answers, self.own = answers, answers.argmax(axis=1)
         self.traits = Traits(place)
         self.described = self.traits(units)
+
+    def effects(self, nuisances: dict[str, Nuisance] | None = None) -> list[Effect]:
+        """Measure how far each nuisance, or each of some, moves the answers."""
+        chosen = battery(self.place) if nuisances is None else nuisances
+        return [self.strongest(nuisance) for nuisance in chosen.values()]
 
     def ask(self, variant: Variant, rows: Sequence[int]) -> tuple[np.ndarray, list[np.ndarray]]:
         """Return the logits of some images' changed twins, and the twins with bright tissue at 1 again."""
@@ -281,9 +288,9 @@ def find_shortcuts(
     Untestable
         Fewer than two of the images get each of two answers.
     """
-    _check_images(images, mask)
-    _check_answers(np.stack([logits(np.asarray(image)) for image in images]))
-    effects = measure_effects(logits, images, affine, mask)
+    shown = _show(logits, images, affine, mask)
+    _check_answers(shown.answers)
+    effects = shown.effects()
     beside: dict[str, float] = {}
     if control is not None and judge(effects, limit=limit):
         beside = {each.kind: each.effect for each in measure_effects(control, images, affine, mask)}
